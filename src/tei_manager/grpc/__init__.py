@@ -1,0 +1,1 @@
+"""The contracts: messages, methods and statuses of the services that we speak."""

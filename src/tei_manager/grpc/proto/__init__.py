@@ -1,0 +1,1 @@
+"""The services of one TEI server and of the multiplexer, as messages and stubs for Python."""

@@ -1,0 +1,1 @@
+"""Package ``tei_multiplexer.v1``: one service in front of many TEI servers."""

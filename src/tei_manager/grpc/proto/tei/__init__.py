@@ -1,0 +1,1 @@
+"""Package ``tei.v1``: the services of one TEI server."""

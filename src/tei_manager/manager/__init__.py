@@ -1,0 +1,1 @@
+"""Which instances exist and whether they are alive: the only room that starts processes."""

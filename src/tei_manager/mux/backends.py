@@ -1,0 +1,232 @@
+"""Connections to instances: opened at the first call, shared by all, drained when a route goes.
+
+Theory
+    A `Backend` is one process behind one address, as its route's key says. It has no connection
+    until a call needs one; further ones are opened only while all are at the limit of streams
+    that the instance itself announced. Calls that find no free stream wait, within their deadline
+    and up to `MAX_WAITING`.
+
+    A connection takes calls once the instance's SETTINGS are there: before that its limits are
+    not known, and a program that does not speak HTTP/2 has not shown itself yet.
+
+Known flaws
+    While a new connection is being made after a loss, calls wait for it; they are not failed at
+    once with the cause of the loss.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from tei_manager.grpc.methods import Method
+from tei_manager.grpc.status import Code
+from tei_manager.mux.exchange import Exchange
+from tei_manager.mux.upstream import Upstream
+from tei_manager.routes import Route, RouteTable
+from tei_manager.wire import hpack
+from tei_manager.wire.headers import CONTENT_TYPE
+
+if TYPE_CHECKING:
+    from tei_manager.mux.switch import Switch
+
+logger = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 8
+"""Connections to one instance. gRPC servers that set a limit allow 100 or more streams on each."""
+
+MAX_WAITING = 1024
+"""Calls that may wait for a stream to one instance; the next is refused at once."""
+
+
+class Backend:
+    """One process behind one address, with its connections and the calls that wait for one."""
+
+    def __init__(self, switch: Switch, route: Route) -> None:
+        self.switch = switch
+        self.route = route
+        self.in_flight = 0
+        self.retired = False
+        self._endpoints: list[Upstream] = []
+        self._waiting: dict[Exchange, None] = {}
+        self._connecting: asyncio.Task[None] | None = None
+        self._blocks: dict[Method, bytes] = {}
+
+    def __repr__(self) -> str:
+        waits = f"{len(self._waiting)} wait"
+        return f"<Backend {self.route.name!r}: {len(self._endpoints)} connections, {waits}>"
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a stream."""
+        return len(self._waiting)
+
+    @property
+    def now(self) -> float:
+        """Seconds on the monotonic clock, as of the last thing received."""
+        return self.switch.now
+
+    def block(self, method: Method) -> bytes:
+        """Return the request header block of a method, ready encoded; metadata goes behind it."""
+        block = self._blocks.get(method)
+        if block is None:
+            block = self._blocks[method] = _encode_block(self.route, method)
+        return block
+
+    def submit(self, exchange: Exchange) -> None:
+        """Give a call a stream, at once or when there is one; may fail it."""
+        for endpoint in self._endpoints:
+            if endpoint.has_room:
+                endpoint.live += 1
+                exchange.attach(endpoint)
+                return
+        if len(self._waiting) >= MAX_WAITING:
+            message = f"too many calls wait for a stream to instance '{self.route.name}'"
+            exchange.fail(Code.RESOURCE_EXHAUSTED, f"{message} ({MAX_WAITING})")
+            return
+        self._waiting[exchange] = None
+        self._grow()
+
+    def withdraw(self, exchange: Exchange) -> None:
+        """Forget a call that waits; it was never sent."""
+        self._waiting.pop(exchange, None)
+
+    def gone(self) -> None:
+        """Note that a stream is free."""
+        if self._waiting:
+            self._serve_waiting()
+
+    def ready(self, endpoint: Upstream) -> None:
+        """Note that a connection's limits are known or changed."""
+        if endpoint.connection.going and endpoint in self._endpoints:
+            self._endpoints.remove(endpoint)
+        elif endpoint not in self._endpoints and not endpoint.connection.going:
+            self._endpoints.append(endpoint)
+        self._serve_waiting()
+        if self._waiting:
+            self._grow()
+
+    def remove(self, endpoint: Upstream) -> None:
+        """Forget a connection that is lost."""
+        if endpoint in self._endpoints:
+            self._endpoints.remove(endpoint)
+
+    def connection_lost(self) -> None:
+        """Make a new connection if calls wait for one."""
+        if self._waiting:
+            self._grow()
+
+    def retire(self) -> None:
+        """Take no more calls; close each connection when its last call is over."""
+        self.retired = True
+        for endpoint in list(self._endpoints):
+            endpoint.retire()
+        self._fail_waiting("it was stopped or replaced")
+
+    def close(self) -> None:
+        """Stop connecting. Connections are cut by whoever closes the switch."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+
+    def _serve_waiting(self) -> None:
+        waiting = self._waiting
+        for endpoint in list(self._endpoints):
+            while waiting and endpoint.has_room:
+                endpoint.live += 1
+                exchange = next(iter(waiting))
+                del waiting[exchange]
+                exchange.attach(endpoint)
+
+    def _grow(self) -> None:
+        if self._connecting is None and not self.retired and len(self._endpoints) < MAX_CONNECTIONS:
+            self._connecting = self.switch.loop.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        route, switch = self.route, self.switch
+        upstream = Upstream(switch, self)
+        try:
+            async with asyncio.timeout(switch.options.connect_timeout_secs):
+                await switch.loop.create_connection(lambda: upstream, route.host, route.port)
+                await upstream.first_settings()
+        except OSError as error:  # TimeoutError is one
+            upstream.abort()
+            self._fail_waiting(_cause(error))
+        finally:
+            self._connecting = None
+        if self._waiting:
+            self._grow()
+        switch.flush_soon()
+
+    def _fail_waiting(self, cause: str) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for exchange in waiting:
+            name, address = self.route.name, self.route.address
+            message = f"cannot connect to instance '{name}' at {address}: {cause}"
+            exchange.fail(Code.UNAVAILABLE, message)
+
+
+def _cause(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return "no HTTP/2 settings in time"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    return error.strerror or str(error)
+
+
+def _encode_block(route: Route, method: Method) -> bytes:
+    fields = [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", method.backend_path.encode()),
+        (b":authority", route.address.encode()),
+        (b"te", b"trailers"),
+        (b"grpc-accept-encoding", b"identity"),
+    ]
+    block = b"".join(hpack.literal(name, value) for name, value in fields) + CONTENT_TYPE
+    if route.api_key:
+        bearer = f"Bearer {route.api_key}".encode()
+        block += hpack.literal(b"authorization", bearer, never_indexed=True)
+    return block
+
+
+class Backends:
+    """All instances that the route table knows as running, by name."""
+
+    def __init__(self, switch: Switch) -> None:
+        self._switch = switch
+        self._by_name: dict[str, Backend] = {}
+
+    def __getitem__(self, name: str) -> Backend:
+        """Return the backend of a running route."""
+        return self._by_name[name]
+
+    def load(self, route: Route) -> int:
+        """Return how many calls are in flight at a route's instance."""
+        backend = self._by_name.get(route.name)
+        return backend.in_flight if backend is not None else 0
+
+    def waiting(self) -> int:
+        """Return how many calls wait for a stream."""
+        return sum(backend.waiting for backend in self._by_name.values())
+
+    def apply(self, table: RouteTable) -> None:
+        """Keep what is unchanged, retire what is gone or is another process now."""
+        old, self._by_name = self._by_name, {}
+        for route in table.running:
+            backend = old.get(route.name)
+            if backend is None or not _same_process(backend.route, route):
+                backend = Backend(self._switch, route)
+            self._by_name[route.name] = backend
+        for name, backend in old.items():
+            if self._by_name.get(name) is not backend:
+                backend.retire()
+
+    def close(self) -> None:
+        """Stop connecting."""
+        for backend in self._by_name.values():
+            backend.close()
+
+
+def _same_process(one: Route, other: Route) -> bool:
+    return (one.address, one.key, one.api_key) == (other.address, other.key, other.api_key)

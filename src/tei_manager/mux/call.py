@@ -1,0 +1,224 @@
+"""What every call from a client has, whoever answers it: a slot, a deadline, one end.
+
+Flow control
+    Octets are credited to the side that sent them when the other side's connection took them:
+    at once if nothing of the stream is queued there, else as its queue drains. What is not passed
+    on (targets, prefixes, padding) is credited on receipt. A message that must be held whole is
+    credited as well, or it could not become whole; the reader's own limit and the worker's memory
+    mark bound it.
+
+Rules of this file
+    1. `finish` acts exactly once for each call, whatever happens, and counts it.
+    2. The slot at the client is released when nothing of the call is left at the instance.
+    3. No reference cycle outlives the call: a finished call owns no stream.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tei_manager.grpc.methods import Kind, Method
+from tei_manager.grpc.status import Code, StatusError
+from tei_manager.mux.exchange import Exchange
+from tei_manager.routes import Route
+from tei_manager.wire.connection import Connection
+from tei_manager.wire.envelope import RequestReader
+from tei_manager.wire.headers import ANSWER, RequestHead, ResponseHead, status_trailers
+from tei_manager.wire.stream import NOBODY, Stream
+
+if TYPE_CHECKING:
+    from tei_manager.mux.switch import Switch
+
+
+class Call:
+    """A call of a method of the multiplexer; subclasses read its messages and make its answer.
+
+    It owns the client's stream (`wire.stream.StreamOwner`) and is the sink of an exchange.
+
+    Args:
+        switch: What all connections of the worker share.
+        connection: The client's connection.
+        stream: The call's stream on it, with a slot taken.
+        head: The request's headers.
+        method: The method that was called.
+    """
+
+    __slots__ = (
+        "_owed",
+        "_tick",
+        "answered",
+        "connection",
+        "deadline",
+        "done",
+        "exchange",
+        "head",
+        "messages",
+        "method",
+        "owed_back",
+        "reader",
+        "route",
+        "started",
+        "stream",
+        "switch",
+        "target",
+    )
+
+    def __init__(
+        self,
+        switch: Switch,
+        connection: Connection,
+        stream: Stream,
+        head: RequestHead,
+        method: Method,
+    ) -> None:
+        self.switch = switch
+        self.connection = connection
+        self.stream = stream
+        self.head = head
+        self.method = method
+        self.started = switch.now
+        self.answered = False
+        self.done = False
+        self.exchange: Exchange | None = None
+        self.route: Route | None = None
+        self.target: bytes | None = None
+        self.messages = 0
+        self.reader: RequestReader | None = None
+        self.deadline: float | None = None
+        self._owed = 0
+        self.owed_back = 0
+        self._tick = 0
+        timeout = head.timeout
+        if timeout is None and method.kind is Kind.UNARY:
+            timeout = switch.options.request_timeout_secs or None
+        if timeout is not None:
+            self.deadline = self.started + timeout
+            self._tick = switch.deadlines.add(self, self.deadline)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.method.name} on {self.stream}>"
+
+    def on_data(self, data: bytes, end: bool) -> None:
+        """Read the client's octets; subclasses say how."""
+        raise NotImplementedError
+
+    def on_headers(self, head: RequestHead, end: bool) -> None:
+        """Take a client's trailers for what they are: its half-close."""
+        self.on_data(b"", True)
+
+    def on_reset(self, code: int, reason: str) -> None:
+        """End the call at the instance at once; never as if the client had finished."""
+        self.finish(Code.CANCELLED)
+
+    def on_sent(self) -> None:
+        """The client took some of its answer; subclasses let the instance go on."""
+
+    def on_answer(self, head: ResponseHead) -> None:
+        """The instance began to answer; subclasses say what becomes of it."""
+        raise NotImplementedError
+
+    def on_bytes(self, data: bytes) -> None:
+        """Part of the answer came."""
+        raise NotImplementedError
+
+    def on_end(self, head: ResponseHead) -> None:
+        """The instance ended the call."""
+        raise NotImplementedError
+
+    def on_failure(self, code: Code, message: str) -> None:
+        """Tell the client why there will be no answer."""
+        self.refuse(code, message)
+
+    def on_room(self) -> None:
+        """Let the client go on: the instance took some of its request."""
+        self.credit_client(0)
+
+    def on_gone(self) -> None:
+        """Free the client's slot: the instance holds nothing of the call any more."""
+        self.exchange = None
+        self.connection.release_slot()
+
+    def expire(self) -> None:
+        """End the call: its deadline has passed."""
+        self._tick = 0
+        self.switch.now = max(self.switch.now, self.deadline or 0.0)
+        self.refuse(Code.DEADLINE_EXCEEDED, "")
+        self.switch.flush_soon()
+
+    def refuse(self, code: Code, message: str) -> None:
+        """End the call with a status of our own."""
+        if self.done:
+            return
+        trailers = status_trailers(code, message)
+        block = trailers if self.answered else ANSWER + trailers
+        self.connection.send_headers(self.stream, block, True)
+        self.finish(code)
+
+    def begin_message(self, target: bytes | None) -> None:
+        """Route the call by its first message, and hold every later one against that.
+
+        Raises:
+            StatusError: The target names no instance, or another one than the first.
+        """
+        self.messages += 1
+        if self.route is None:
+            self.open(self.switch.director.resolve(target))
+            self.target = target
+        elif self.method.kind is Kind.UNARY:
+            raise StatusError(Code.INTERNAL, f"{self.method.name} takes one message, not more")
+        elif target and target != self.target and not self._follows(target, self.route):
+            message = f"This stream goes to instance '{self.route.name}'; one message does not"
+            raise StatusError(Code.INVALID_ARGUMENT, message)
+
+    def _follows(self, target: bytes, route: Route) -> bool:
+        return self.switch.director.follows(target, route)
+
+    def open(self, route: Route) -> None:
+        """Start the exchange with an instance."""
+        self.route = route
+        backend = self.switch.backends[route.name]
+        self.switch.counters.routed(route.name, self.method.label)
+        block = backend.block(self.method) + self.head.forward
+        deadline = self.deadline if self.head.timeout is not None else None
+        self.exchange = exchange = Exchange(backend, self, block, deadline)
+        backend.submit(exchange)
+
+    def send(self, data: bytes, end: bool) -> None:
+        """Send octets to the instance, if the call still goes there."""
+        if self.exchange is not None and not self.done:
+            self.exchange.send(data, end)
+
+    def credit_client(self, octets: int) -> None:
+        """Let the client send ``octets`` more, less what still waits for the instance."""
+        self._owed += octets
+        waiting = self.exchange.queued if self.exchange is not None else 0
+        give = self._owed - waiting
+        if give > 0:
+            self._owed -= give
+            self.connection.credit(self.stream, give)
+
+    def check_half_close(self, reader: RequestReader) -> None:
+        """Raise `StatusError` where a client may not half-close."""
+        if not reader.at_boundary:
+            raise StatusError(Code.INVALID_ARGUMENT, "The request ends inside a message")
+        if not self.messages:
+            empty = "empty stream" if self.method.kind is not Kind.UNARY else "no request message"
+            raise StatusError(Code.INVALID_ARGUMENT, f"{self.method.name}: {empty}")
+
+    def finish(self, code: int) -> None:
+        """End the call on our side, whatever is left of it at the instance; count it."""
+        if self.done:
+            return
+        self.done = True
+        self.stream.owner = NOBODY
+        switch = self.switch
+        if self._tick:
+            switch.deadlines.remove(self, self._tick)
+        if self.reader is not None:
+            switch.pool.queued -= self.reader.held
+            self.reader = None
+        switch.finished(self.method.label, code, switch.now - self.started)
+        if self.exchange is not None:
+            self.exchange.cancel()
+        else:
+            self.connection.release_slot()

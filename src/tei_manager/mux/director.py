@@ -1,0 +1,120 @@
+"""Which instance a call goes to: every routing rule, and nothing else (contracts.md 3.1, 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tei_manager.grpc.status import Code, StatusError
+from tei_manager.routes import Route, RouteState, RouteTable
+from tei_manager.wire.envelope import TargetKind, read_target
+from tei_manager.wire.fields import MalformedMessage
+
+MAX_MEMO = 4096
+"""Targets remembered; a worker has far fewer instances, so more can only be a caller's game."""
+
+MAX_SHOWN = 128
+"""Characters of a caller's own string that go into a status message."""
+
+
+class Director:
+    """Resolves targets against the newest route table.
+
+    Args:
+        load: Calls in flight at a route's instance; the least loaded one serves a model.
+    """
+
+    def __init__(self, load: Callable[[Route], int]) -> None:
+        self._load = load
+        self.table = RouteTable()
+        self._memo: dict[bytes, Route] = {}
+        self._turn = 0
+
+    def apply(self, table: RouteTable) -> None:
+        """Use ``table`` from the next call on; calls under way are not disturbed."""
+        self.table = table
+        self._memo = {}
+
+    def resolve(self, target: bytes | None) -> Route:
+        """Return the route that an encoded ``Target`` names.
+
+        Raises:
+            StatusError: It names none, or one that takes no calls; the call is over with that.
+        """
+        if target is not None:
+            route = self._memo.get(target)
+            if route is not None:
+                return route
+        kind, value = _parse(target)
+        if kind is TargetKind.NAME:
+            route = self.by_name(str(value))
+        elif kind is TargetKind.INDEX:
+            route = self.by_index(int(value))
+        else:
+            return self.by_model(str(value))
+        if len(self._memo) >= MAX_MEMO:
+            self._memo.clear()
+        if target is not None:
+            self._memo[target] = route
+        return route
+
+    def follows(self, target: bytes, route: Route) -> bool:
+        """Say whether a later message's target means the instance that its stream already has.
+
+        Raises:
+            StatusError: It means no instance at all.
+        """
+        kind, value = _parse(target)
+        if kind is TargetKind.MODEL:
+            return route.model == value
+        return self.resolve(target).name == route.name
+
+    def by_name(self, name: str) -> Route:
+        """Return the running instance of this name, or raise `StatusError`."""
+        if not name:
+            raise StatusError(Code.INVALID_ARGUMENT, "target.instance_name is empty")
+        route = self.table.by_name.get(name)
+        if route is None:
+            raise StatusError(Code.NOT_FOUND, f"Instance '{name[:MAX_SHOWN]}' not found")
+        if route.state is not RouteState.RUNNING:
+            message = f"Instance '{name}' is not running (status: {route.state.value})"
+            raise StatusError(Code.UNAVAILABLE, message)
+        return route
+
+    def by_index(self, index: int) -> Route:
+        """Return the ``index``-th running instance in order of creation, or raise `StatusError`."""
+        running = self.table.running
+        if index >= len(running):
+            message = f"No running instance has index {index}; {len(running)} run"
+            raise StatusError(Code.NOT_FOUND, message)
+        return running[index]
+
+    def by_model(self, model: str) -> Route:
+        """Return the least loaded running instance of a model, or raise `StatusError`."""
+        if not model:
+            raise StatusError(Code.INVALID_ARGUMENT, "target.model is empty")
+        shown = model[:MAX_SHOWN]
+        routes = self.table.models.get(model)
+        if routes is None:
+            message = f"No instance serves model '{shown}'; {len(self.table.running)} run"
+            raise StatusError(Code.NOT_FOUND, message)
+        running = [route for route in routes if route.state is RouteState.RUNNING]
+        if not running:
+            raise StatusError(Code.UNAVAILABLE, f"No instance of model '{shown}' is running")
+        self._turn += 1
+        turn = self._turn % len(running)
+        return min(running[turn:] + running[:turn], key=self._load)
+
+
+def _parse(target: bytes | None) -> tuple[TargetKind, str | int]:
+    if target is None:
+        raise StatusError(Code.INVALID_ARGUMENT, "The request has no target")
+    try:
+        member = read_target(target)
+    except MalformedMessage as error:
+        raise StatusError(Code.INVALID_ARGUMENT, f"The target is malformed: {error}") from None
+    if member is None:
+        message = "The target names no instance: set instance_name, index or model"
+        raise StatusError(Code.INVALID_ARGUMENT, message)
+    if member[0] is TargetKind.UNKNOWN:
+        raise StatusError(Code.UNIMPLEMENTED, "This routing strategy is not supported")
+    return member

@@ -1,0 +1,118 @@
+"""Accepts clients and gives each of their calls the owner that serves it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tei_manager.grpc.methods import METHODS, Kind, Method
+from tei_manager.grpc.status import Code, StatusError
+from tei_manager.mux.call import Call
+from tei_manager.mux.endpoint import Endpoint
+from tei_manager.mux.local import SERVICES, LocalCall
+from tei_manager.mux.relay import Relay
+from tei_manager.mux.switch import Switch
+from tei_manager.wire import hpack
+from tei_manager.wire.headers import ANSWER, RequestHead, server_heads, status_trailers
+from tei_manager.wire.stream import NOBODY, Stream
+
+_METHODS: dict[bytes, Method] = {path.encode(): method for path, method in METHODS.items()}
+
+_GRPC = b"application/grpc"
+_NOT_GRPC = (
+    hpack.literal(b":status", b"415")
+    + hpack.literal(b"content-type", b"text/plain; charset=utf-8")
+    + hpack.literal(b"accept", _GRPC)
+)
+_NOT_GRPC_TEXT = b"This port speaks gRPC: POST with content-type application/grpc.\n"
+
+
+class Client(Endpoint):
+    """One client's connection."""
+
+    def __init__(self, switch: Switch) -> None:
+        limit = switch.options.max_parallel_streams
+        super().__init__(switch, client=False, heads=server_heads(), max_streams=limit)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Count the client, and start its connection."""
+        self.switch.counters.client_connections += 1
+        self.switch.quiet.clear()
+        super().connection_made(transport)
+
+    def on_request(self, stream: Stream, head: RequestHead, end: bool) -> None:
+        """Give a call to who serves it, or refuse it."""
+        switch = self.switch
+        if not _is_grpc(head):
+            self._answer_http(stream)
+            return
+        switch.counters.in_flight += 1
+        refusal = head.refusal or self._shortage()
+        method = _METHODS.get(head.path or b"")
+        if refusal is not None:
+            self._refuse(stream, method.label if method else "other", refusal)
+        elif method is not None:
+            serve = Relay if method.kind is not Kind.CLIENT_STREAM else _rerank_stream()
+            stream.owner = owner = serve(switch, self.connection, stream, head, method)
+            if end:
+                owner.on_data(b"", True)
+        elif head.path in SERVICES:
+            local = LocalCall(switch, self.connection, stream, head, SERVICES[head.path])
+            stream.owner = local
+            if end:
+                local.on_data(b"", True)
+        else:
+            shown = (head.path or b"").decode("utf-8", "replace")[:128]
+            message = f"Method '{shown}' is not served here"
+            self._refuse(stream, "other", StatusError(Code.UNIMPLEMENTED, message))
+
+    def lost(self, cause: str) -> None:
+        """Cancel every call of a client that went away."""
+        counters = self.switch.counters
+        counters.client_connections -= 1
+        if not counters.client_connections:
+            self.switch.quiet.set()
+        for stream in list(self.connection.streams.values()):
+            owner = stream.owner
+            self.connection.forget(stream)
+            owner.on_reset(0, cause)
+
+    def _shortage(self) -> StatusError | None:
+        if not self.switch.memory_is_short():
+            return None
+        message = "The multiplexer is at its memory limit; try again later"
+        return StatusError(Code.RESOURCE_EXHAUSTED, message)
+
+    def _refuse(self, stream: Stream, label: str, error: StatusError) -> None:
+        stream.owner = NOBODY
+        self.connection.send_headers(
+            stream, ANSWER + status_trailers(error.code, error.message), True
+        )
+        self.connection.release_slot()
+        self.switch.rejected(error.code.name.lower(), error.code)
+        self.switch.finished(label, error.code, 0.0)
+
+    def _answer_http(self, stream: Stream) -> None:
+        self.connection.send_headers(stream, _NOT_GRPC, False)
+        self.connection.send_data(stream, _NOT_GRPC_TEXT, True)
+        self.connection.release_slot()
+        self.switch.rejected("not_grpc", Code.UNKNOWN)
+
+
+def _rerank_stream() -> type[Call]:
+    # Loads the protobuf runtime, which a worker needs for nothing else on most days.
+    from tei_manager.mux.rerank import RerankStream
+
+    return RerankStream
+
+
+def _is_grpc(head: RequestHead) -> bool:
+    """Say whether a request is a gRPC call: ``application/grpc``, alone or with +… or ;…."""
+    content_type = head.content_type
+    if head.refusal is not None and not head.path:
+        return True
+    rest = content_type[len(_GRPC) :]
+    return (
+        head.method == b"POST"
+        and content_type.startswith(_GRPC)
+        and (not rest or rest[:1] in (b"+", b";"))
+    )

@@ -1,0 +1,143 @@
+"""Calls that are answered here and not at an instance: health and reflection.
+
+A local service is shaped like a backend stream: messages, half-close and cancel go in, messages
+and a status come out, and nothing of it waits. Each method is a class made for one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from tei_manager.grpc.status import Code, StatusError
+from tei_manager.mux import health
+from tei_manager.wire import messages
+from tei_manager.wire.connection import Connection
+from tei_manager.wire.headers import ANSWER, RequestHead, status_trailers
+from tei_manager.wire.stream import NOBODY, Stream
+
+if TYPE_CHECKING:
+    from tei_manager.mux.switch import Switch
+
+MAX_MESSAGE = 64 << 10
+"""Octets of one request message; these services take names, not texts."""
+
+MAX_UNREAD = 1 << 20
+"""Octets of answers that may wait for a client that does not read them."""
+
+
+class LocalMethod(Protocol):
+    """One call of a method that is served here."""
+
+    def on_message(self, message: bytes) -> None:
+        """A request message came. Raises `StatusError` to end the call."""
+
+    def on_half_close(self) -> None:
+        """The client sends no more messages."""
+
+    def on_cancel(self) -> None:
+        """The call is over, for whatever reason; nothing may be sent any more."""
+
+
+class LocalCall:
+    """A call that is served here: owns the client's stream.
+
+    Args:
+        switch: What all connections of the worker share.
+        connection: The client's connection.
+        stream: The call's stream on it, with a slot taken.
+        head: The request's headers.
+        serve: Makes the method that serves this call.
+    """
+
+    __slots__ = ("_answered", "_connection", "_done", "_method", "_reader", "_stream", "switch")
+
+    def __init__(
+        self,
+        switch: Switch,
+        connection: Connection,
+        stream: Stream,
+        head: RequestHead,
+        serve: Callable[[LocalCall], LocalMethod],
+    ) -> None:
+        self.switch = switch
+        self._connection = connection
+        self._stream = stream
+        self._reader = messages.MessageReader(MAX_MESSAGE, head.encoding)
+        self._answered = False
+        self._done = False
+        self._method = serve(self)
+
+    def on_data(self, data: bytes, end: bool) -> None:
+        """Hand whole messages to the method."""
+        try:
+            for message in self._reader.feed(data):
+                if not self._done:
+                    self._method.on_message(message)
+            if end and not self._done:
+                if not self._reader.at_boundary:
+                    raise StatusError(Code.INVALID_ARGUMENT, "The request ends inside a message")
+                self._method.on_half_close()
+        except StatusError as error:
+            self.finish(error.code, error.message)
+        if not self._done:
+            self._connection.credit(self._stream, len(data))
+
+    def on_headers(self, head: RequestHead, end: bool) -> None:
+        """Take trailers for a half-close."""
+        self.on_data(b"", True)
+
+    def on_reset(self, code: int, reason: str) -> None:
+        """Stop serving."""
+        self._over(Code.CANCELLED)
+
+    def on_sent(self) -> None:
+        """Nothing waits for room here."""
+
+    def send(self, message: bytes) -> None:
+        """Send one message; a client that never reads is cut off at `MAX_UNREAD`."""
+        if self._done:
+            return
+        if self._stream.queued > MAX_UNREAD:
+            self.finish(Code.RESOURCE_EXHAUSTED, "Answers are not read")
+            return
+        if not self._answered:
+            self._answered = True
+            self._connection.send_headers(self._stream, ANSWER, False)
+        self._connection.send_data(self._stream, messages.frame(message), False)
+
+    def finish(self, code: Code, message: str = "") -> None:
+        """End the call with a status."""
+        if self._done:
+            return
+        trailers = status_trailers(code, message)
+        self._connection.send_headers(
+            self._stream, trailers if self._answered else ANSWER + trailers, True
+        )
+        self._over(code)
+
+    def _over(self, code: Code) -> None:
+        if self._done:
+            return
+        self._done = True
+        self._stream.owner = NOBODY
+        self._method.on_cancel()
+        self._connection.release_slot()
+        self.switch.finished("local", code, 0.0)
+
+
+def _reflection(call: LocalCall) -> LocalMethod:
+    # Loads the protobuf runtime, which a worker needs for nothing else on most days.
+    from tei_manager.mux.reflection import ServerReflection
+
+    return ServerReflection(call)
+
+
+SERVICES: dict[bytes, Callable[[LocalCall], LocalMethod]] = {
+    b"/grpc.health.v1.Health/Check": health.Check,
+    b"/grpc.health.v1.Health/Watch": health.Watch,
+    b"/grpc.health.v1.Health/List": health.List,
+    b"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": _reflection,
+    b"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _reflection,
+}
+"""What is answered here, by path."""

@@ -1,0 +1,97 @@
+"""One call of nearly every method: its request cut and routed, its answer passed on untouched.
+
+Each DATA frame of the client is tried as what it nearly always is, one whole message in canonical
+form; anything else goes through `RequestReader`, which gives the same bytes. Where the first
+message names its target the exchange is opened, and from then on bytes go through as they come.
+"""
+
+from __future__ import annotations
+
+from tei_manager.grpc.methods import Shape
+from tei_manager.grpc.status import Code, StatusError
+from tei_manager.mux.call import Call
+from tei_manager.wire.envelope import RequestReader, Start, split_canonical
+from tei_manager.wire.headers import ResponseHead
+from tei_manager.wire.hpack import STATUS_200
+
+
+class Relay(Call):
+    """A call from a client to an instance and back; see `Call` for its arguments."""
+
+    __slots__ = ()
+
+    def on_data(self, data: bytes, end: bool) -> None:
+        """Cut the client's octets into messages and send them to the instance."""
+        reader = self.reader
+        whole = None
+        try:
+            if (reader is None or reader.at_boundary) and self.head.encoding == b"identity":
+                if not data and self.messages:
+                    self.send(data, end)
+                    return
+                if self.method.shape is Shape.WRAPPED:
+                    whole = split_canonical(data, self.method.direction_field)
+            if whole is not None:
+                self.begin_message(whole[0])
+                self.send(whole[1], end)
+            else:
+                self._read(data, end)
+        except StatusError as error:
+            self.refuse(error.code, error.message)
+            return
+        if not end:
+            self.credit_client(len(data))
+
+    def on_answer(self, head: ResponseHead) -> None:
+        """Pass on the initial metadata."""
+        self.answered = True
+        self.connection.send_headers(self.stream, STATUS_200 + head.forward, False)
+
+    def on_bytes(self, data: bytes) -> None:
+        """Pass on part of the answer."""
+        self.connection.send_data(self.stream, data, False)
+        self._credit_back(len(data))
+
+    def on_sent(self) -> None:
+        """Let the instance go on: the client took some of its answer."""
+        self._credit_back(0)
+
+    def on_end(self, head: ResponseHead) -> None:
+        """Pass on the status as it came; but CANCELLED after the deadline is the deadline."""
+        code = head.grpc_status or 0
+        if code == Code.CANCELLED and self.deadline and self.switch.now >= self.deadline:
+            self.refuse(Code.DEADLINE_EXCEEDED, "")
+            return
+        block = head.forward if self.answered else STATUS_200 + head.forward
+        self.connection.send_headers(self.stream, block, True)
+        self.finish(code)
+
+    def _read(self, data: bytes, end: bool) -> None:
+        reader = self.reader
+        if reader is None:
+            reader = self.reader = RequestReader(
+                self.method.name,
+                wrapped=self.method.shape is Shape.WRAPPED,
+                direction_field=self.method.direction_field,
+                max_message_bytes=self.switch.options.max_message_mb << 20,
+                encoding=self.head.encoding,
+            )
+        held = reader.held
+        try:
+            for piece in reader.feed(data):
+                if isinstance(piece, Start):
+                    self.begin_message(piece.target)
+                else:
+                    self.send(piece, False)
+        finally:
+            self.switch.pool.queued += reader.held - held
+        if end:
+            self.check_half_close(reader)
+            self.send(b"", True)
+
+    def _credit_back(self, octets: int) -> None:
+        self.owed_back += octets
+        give = self.owed_back - self.stream.queued
+        if give > 0 and self.exchange is not None:
+            self.owed_back -= give
+            self.exchange.credit(give)

@@ -1,0 +1,143 @@
+"""What all connections of one worker share, and the one place where they are flushed.
+
+Flushing adapts. With few calls under way each chunk that was received is answered at once, which
+is what latency wants. With many, connections are flushed once for each turn of the event loop,
+which saves system calls: a turn that read from twenty connections writes to each peer once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from time import monotonic
+
+from tei_manager.grpc.status import Code
+from tei_manager.mux.backends import Backends
+from tei_manager.mux.deadlines import Deadlines
+from tei_manager.mux.director import Director
+from tei_manager.mux.endpoint import Endpoint
+from tei_manager.mux.health import Health
+from tei_manager.routes import RouteTable
+from tei_manager.telemetry.counters import Counters
+from tei_manager.wire.sending import ConnectionHandler
+from tei_manager.wire.windows import WindowPool
+
+logger = logging.getLogger(__name__)
+
+FEW_CALLS = 4
+"""Calls under way up to which every chunk is flushed at once (measured by ``make bench``)."""
+
+CHECK_SECONDS = 0.5
+"""How often connections are looked after: slow peers, keep-alive, idle backends."""
+
+MEMORY_MARK = 0.8
+"""Share of the memory limit above which new calls are refused (design.md 6.3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Limits of a worker; the settings of the same names.
+
+    ``request_timeout_secs`` is for unary calls whose caller set no deadline, 0 for none.
+    ``keepalive_secs`` is how long a connection with calls may be silent before we send a PING,
+    ``keepalive_timeout_secs`` how long we wait for its answer.
+    """
+
+    max_parallel_streams: int = 1024
+    request_timeout_secs: float = 30.0
+    max_message_mb: int = 64
+    memory_limit_mb: int = 512
+    keepalive_secs: float = 30.0
+    keepalive_timeout_secs: float = 10.0
+    connect_timeout_secs: float = 5.0
+
+
+class Switch:
+    """The state that clients' calls and instances' connections of one worker have in common.
+
+    Args:
+        loop: The worker's event loop.
+        options: Its limits.
+        counters: Where calls are counted.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, options: Options, counters: Counters
+    ) -> None:
+        self.loop = loop
+        self.options = options
+        self.counters = counters
+        self.now = monotonic()
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.dirty: list[ConnectionHandler] = []
+        self.endpoints: set[Endpoint] = set()
+        self.pool = WindowPool()
+        self.deadlines = Deadlines(loop)
+        self.backends = Backends(self)
+        self.director = Director(self.backends.load)
+        self.health = Health()
+        self._memory_mark = int(options.memory_limit_mb * MEMORY_MARK) << 20
+        self.quiet = asyncio.Event()  # set while no client is connected
+        self.quiet.set()
+        self._flush_due = False
+        self._timer = loop.call_later(CHECK_SECONDS, self._check)
+
+    def apply(self, table: RouteTable) -> None:
+        """Route by ``table`` from the next call on."""
+        self.director.apply(table)
+        self.backends.apply(table)
+        self.health.apply(table)
+        self.flush_soon()
+
+    def memory_is_short(self) -> bool:
+        """Whether so much is held for callers that new calls must be refused."""
+        return self.pool.queued > self._memory_mark
+
+    def flush_soon(self) -> None:
+        """Flush at once, or at the end of this turn of the loop, whichever is cheaper now."""
+        if self.counters.in_flight <= FEW_CALLS:
+            self.flush()
+        elif self.dirty and not self._flush_due:
+            self._flush_due = True
+            self.loop.call_soon(self._flush_at_end)
+
+    def flush(self) -> None:
+        """Write out every connection that has something to write."""
+        dirty = self.dirty
+        while dirty:
+            dirty.pop().flush()
+
+    def finished(self, label: str, code: int, seconds: float) -> None:
+        """Count a call that is over."""
+        self.counters.in_flight -= 1
+        self.counters.finished(label, code, seconds)
+
+    def rejected(self, reason: str, code: Code) -> None:
+        """Count a call that was refused before it had a method or an instance."""
+        counts = self.counters.rejected
+        counts[reason] = counts.get(reason, 0) + 1
+        logger.debug("refused a call: %s (%s)", reason, code.name)
+
+    def close(self) -> None:
+        """Stop all timers and cut all connections; nothing is drained."""
+        self._timer.cancel()
+        self.deadlines.close()
+        self.backends.close()
+        for endpoint in list(self.endpoints):
+            if endpoint.transport is not None:
+                endpoint.transport.abort()
+
+    def _flush_at_end(self) -> None:
+        self._flush_due = False
+        self.flush()
+
+    def _check(self) -> None:
+        self.now = now = monotonic()
+        for endpoint in list(self.endpoints):
+            endpoint.check(now)
+        self.counters.bytes_in, self.counters.bytes_out = self.bytes_in, self.bytes_out
+        self.counters.queued = self.backends.waiting()
+        self.flush()
+        self._timer = self.loop.call_later(CHECK_SECONDS, self._check)

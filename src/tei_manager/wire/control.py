@@ -1,0 +1,199 @@
+"""The frames that concern a whole connection: settings, pings, windows, goodbyes (RFC 9113 6).
+
+`Connection` adds what concerns streams. Everything here either changes a number that later
+frames are held against, or tells the handler; each kind of frame costs its sender a token.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from tei_manager.wire import frames
+from tei_manager.wire.frames import (
+    LARGEST_STREAM_ID,
+    LARGEST_WINDOW,
+    ErrorCode,
+    ProtocolError,
+    unpack_setting,
+    unpack_u32,
+)
+from tei_manager.wire.sending import ConnectionHandler, SendingHalf
+from tei_manager.wire.stream import Stream
+from tei_manager.wire.windows import WindowPool
+
+MAX_SETTINGS = 32
+"""Parameters in one SETTINGS frame (nghttp2's number; there are six that mean anything)."""
+
+_DRAIN_PING = b"draining"
+
+
+class ControlHalf(SendingHalf):
+    """Settings, pings, windows and goodbyes. The arguments are those of `Connection`."""
+
+    def __init__(
+        self,
+        handler: ConnectionHandler,
+        client: bool,
+        dirty: list[ConnectionHandler],
+        pool: WindowPool,
+        now: float,
+    ) -> None:
+        super().__init__(handler, client, dirty, pool)
+        self.now = now
+        self.opened_at = now
+        self.peer_max_streams: float = inf
+        self.settled = False  # the peer's first SETTINGS came
+        self.error: ProtocolError | None = None
+        self.last_peer_id = 0
+        self.next_id = 1
+        self._refuse_above = LARGEST_STREAM_ID
+
+    def drain(self) -> None:
+        """Say goodbye in two steps: no call that is on its way to us is lost (RFC 9113 6.8)."""
+        if self.going or self.closing:
+            return
+        self.emit(frames.goaway(LARGEST_STREAM_ID, ErrorCode.NO_ERROR) + frames.ping(_DRAIN_PING))
+
+    def fail(self, code: ErrorCode, message: str) -> None:
+        """End the connection from our side with a GOAWAY that says why."""
+        self._fail(ProtocolError(code, message))
+
+    def _fail(self, error: ProtocolError) -> None:
+        self.error = error
+        self.closing = True
+        self.going = True
+        self.emit(frames.goaway(self.last_peer_id, error.code, error.message.encode()[:128]))
+
+    def _is_idle(self, stream_id: int) -> bool:
+        """Whether a stream has not been opened yet, by whoever may open it."""
+        if self.client:
+            return stream_id % 2 == 0 or stream_id >= self.next_id
+        return stream_id % 2 == 0 or stream_id > self.last_peer_id
+
+    def _check_dependency(self, stream_id: int, data: bytes, start: int, stop: int) -> None:
+        if stop - start < 5:
+            raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "no room for the priority fields")
+        if unpack_u32(data, start)[0] & LARGEST_STREAM_ID == stream_id:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a stream depends on itself")
+
+    def _on_priority(self, _flags: int, stream_id: int, data: bytes, start: int, stop: int) -> None:
+        if stream_id == 0:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
+        if stop - start != 5:
+            raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY is not five octets long")
+        self._check_dependency(stream_id, data, start, stop)
+        self.budget.priority(self.now)
+
+    def _on_push_promise(
+        self, _flags: int, _stream_id: int, _data: bytes, _start: int, _stop: int
+    ) -> None:
+        raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE, which we do not allow")
+
+    def _on_settings(self, flags: int, stream_id: int, data: bytes, start: int, stop: int) -> None:
+        if stream_id:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "SETTINGS on a stream")
+        size = stop - start
+        if size % 6 or (size and flags & frames.ACK):
+            raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of a wrong length")
+        if flags & frames.ACK:
+            return
+        if size > MAX_SETTINGS * 6:
+            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "too many settings")
+        self.budget.settings(self.now)
+        for key, value in unpack_setting(data[start:stop]):
+            self._apply_setting(key, value)
+        self.settled = True
+        self.emit(frames.SETTINGS_ACK)
+        self.handler.on_settings()
+
+    def _apply_setting(self, key: int, value: int) -> None:
+        if key == frames.INITIAL_WINDOW_SIZE:
+            self._resize_windows(value)
+        elif key == frames.MAX_FRAME_SIZE:
+            if not frames.DEFAULT_MAX_FRAME <= value <= frames.LARGEST_MAX_FRAME:
+                raise ProtocolError(ErrorCode.PROTOCOL_ERROR, f"a frame size of {value}")
+            # We never need more: what comes in is in frames of the default size.
+            self.peer_max_frame = frames.DEFAULT_MAX_FRAME
+        elif key == frames.MAX_CONCURRENT_STREAMS:
+            self.peer_max_streams = value
+        elif key == frames.HEADER_TABLE_SIZE:
+            self.table_size_changed(value)
+        elif key == frames.ENABLE_PUSH and (value > 1 or (value and self.client)):
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, f"ENABLE_PUSH of {value}")
+
+    def _resize_windows(self, value: int) -> None:
+        """Apply a new initial window to every stream; a window may become negative by it."""
+        if value > LARGEST_WINDOW:
+            raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, f"an initial window of {value}")
+        change = value - self.peer_initial_window
+        self.peer_initial_window = value
+        for stream in list(self.streams.values()):
+            stream.send_window += change
+            if stream.send_window > LARGEST_WINDOW:
+                raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "a stream window too large")
+            if change > 0:
+                self.window_grew(stream)
+
+    def _on_ping(self, flags: int, stream_id: int, data: bytes, start: int, stop: int) -> None:
+        if stream_id:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "PING on a stream")
+        if stop - start != 8:
+            raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "PING is not eight octets long")
+        payload = data[start:stop]
+        if not flags & frames.ACK:
+            self.budget.ping(self.now)
+            self.emit(frames.ping(payload, ack=True))
+        elif payload == _DRAIN_PING and not self.client:
+            self._finish_drain()
+        else:
+            self.handler.on_ping_ack(payload)
+
+    def _finish_drain(self) -> None:
+        self._refuse_above = self.last_peer_id
+        self.going = True
+        self.emit(frames.goaway(self.last_peer_id, ErrorCode.NO_ERROR))
+        self.closing = self.closing or not self.streams
+
+    def _on_goaway(self, _flags: int, stream_id: int, data: bytes, start: int, stop: int) -> None:
+        if stream_id:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream")
+        if stop - start < 8:
+            raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY is too short")
+        last, code = unpack_u32(data, start)[0], unpack_u32(data, start + 4)[0]
+        self.going = True
+        self.handler.on_goaway(last & LARGEST_STREAM_ID, code, data[start + 8 : stop])
+        if not self.streams:
+            self.closing = True
+            self.emit(b"")
+
+    def _on_window_update(
+        self, _flags: int, stream_id: int, data: bytes, start: int, stop: int
+    ) -> None:
+        if stop - start != 4:
+            raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE is not four octets long")
+        octets = unpack_u32(data, start)[0] & LARGEST_WINDOW
+        if not octets:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
+        self.budget.window_update(max(self.last_peer_id, self.next_id) // 2, self.data_frames)
+        if not stream_id:
+            self._grow_connection(octets)
+            return
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            self._grow_stream(stream, octets)
+        elif self._is_idle(stream_id):
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream")
+
+    def _grow_connection(self, octets: int) -> None:
+        self.send_window += octets
+        if self.send_window > LARGEST_WINDOW:
+            raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "the connection window too large")
+        self.largest_send_window = max(self.largest_send_window, self.send_window)
+        self.window_grew(None)
+
+    def _grow_stream(self, stream: Stream, octets: int) -> None:
+        stream.send_window += octets
+        stream.outstanding = max(0, stream.outstanding - octets)
+        if stream.send_window > LARGEST_WINDOW:
+            raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "a stream window too large")
+        self.window_grew(stream)

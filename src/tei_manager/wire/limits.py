@@ -1,0 +1,127 @@
+"""What one peer may make us do: a budget for each kind of frame that costs us and brings nothing.
+
+Theory
+    A proxy in C can afford to parse 200,000 junk frames; Python cannot. So every kind of frame
+    that carries no call has a token bucket, and the connection ends with ENHANCE_YOUR_CALM when
+    one of them is empty. Buckets, not counts: an honest connection may live for months.
+    The numbers are sized so that each flood ends within 2,000 frames, and that no honest
+    client measured (C-core, h2, nghttp2, grpc-js) comes near any of them.
+
+Rules of this file
+    1. Time is an argument. A clock that stands still refills nothing.
+    2. The hot frames, HEADERS and DATA that belong to a call, take no token.
+"""
+
+from __future__ import annotations
+
+from tei_manager.wire.frames import ErrorCode, ProtocolError
+
+
+class TokenBucket:
+    """``burst`` tokens at first; ``rate`` come back each second, never above ``burst``."""
+
+    __slots__ = ("burst", "rate", "tokens", "updated")
+
+    def __init__(self, burst: float, rate: float) -> None:
+        self.burst = burst
+        self.rate = rate
+        self.tokens = burst
+        self.updated: float | None = None
+
+    def take(self, now: float) -> bool:
+        """Take one token at time ``now`` in seconds; False when there is none."""
+        if self.updated is not None and now > self.updated:
+            self.tokens = min(self.burst, self.tokens + (now - self.updated) * self.rate)
+        self.updated = now if self.updated is None else max(now, self.updated)
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
+
+    def refill(self) -> None:
+        """Make the bucket full again."""
+        self.tokens = self.burst
+
+
+class AbuseBudget:
+    """The budgets of one connection. Each method takes from one, or raises `ProtocolError`."""
+
+    __slots__ = (
+        "_empty_frames",
+        "_glitches",
+        "_local_resets",
+        "_pings",
+        "_priorities",
+        "_refusals",
+        "_resets",
+        "_settings",
+        "_window_updates",
+    )
+
+    def __init__(self) -> None:
+        # Sources: nghttp2's buckets (1000 + 33/s resets, 10000 + 330/s glitches) and Envoy's
+        # caps, cut to what Python can afford within 2,000 frames.
+        self._resets = TokenBucket(200, 50)
+        self._local_resets = TokenBucket(100, 10)
+        self._pings = TokenBucket(100, 10)
+        self._settings = TokenBucket(50, 1)
+        self._priorities = TokenBucket(200, 50)
+        self._glitches = TokenBucket(1000, 100)
+        self._refusals = 0
+        self._empty_frames = 0
+        self._window_updates = 0
+
+    def reset(self, now: float) -> None:
+        """Pay for an RST_STREAM from the peer on a young stream (CVE-2023-44487)."""
+        self._take(self._resets, now, "too many resets")
+
+    def local_reset(self, now: float) -> None:
+        """Pay for a stream that the peer made *us* reset (CVE-2025-8671)."""
+        self._take(self._local_resets, now, "too many broken streams")
+
+    def ping(self, now: float) -> None:
+        """Pay for a PING; no strikes, so that a client's keep-alive may run for ever."""
+        self._take(self._pings, now, "too many pings")
+
+    def progress(self) -> None:
+        """Note that a call made progress: keep-alive beside real traffic costs nothing."""
+        self._pings.refill()
+
+    def settings(self, now: float) -> None:
+        """Pay for a SETTINGS frame (CVE-2019-9515)."""
+        self._take(self._settings, now, "too many settings")
+
+    def priority(self, now: float) -> None:
+        """Pay for a PRIORITY frame (CVE-2019-9513)."""
+        self._take(self._priorities, now, "too many priorities")
+
+    def glitch(self, now: float) -> None:
+        """Pay for a frame that is legal and means nothing to us: unknown types, closed streams."""
+        self._take(self._glitches, now, "too many frames without meaning")
+
+    def refusal(self) -> None:
+        """Pay for a stream above the limit; an honest peer stops at the first."""
+        self._refusals += 1
+        if self._refusals > 100:
+            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "too many streams above the limit")
+
+    def empty_frame(self) -> None:
+        """Pay for a DATA or CONTINUATION frame that is empty and ends nothing (CVE-2019-9518)."""
+        self._empty_frames += 1
+        if self._empty_frames > 10:
+            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "too many empty frames")
+
+    def useful_frame(self) -> None:
+        """Note a DATA frame with bytes in it: only *consecutive* empty frames are an attack."""
+        self._empty_frames = 0
+
+    def window_update(self, streams: int, data_frames: int) -> None:
+        """Pay for a WINDOW_UPDATE. Envoy's formula: 5 + 2 x (streams + 10 x DATA frames sent)."""
+        self._window_updates += 1
+        if self._window_updates > 5 + 2 * (streams + 10 * data_frames):
+            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "too many window updates")
+
+    @staticmethod
+    def _take(bucket: TokenBucket, now: float, what: str) -> None:
+        if not bucket.take(now):
+            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, what)
