@@ -28,7 +28,7 @@ class Shape(Enum):
     WRAPPED = "target and request"  # {target = 1, request = 2}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # a key of dictionaries on the hot path
 class Method:
     """One RPC of the multiplexer.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from urllib.parse import unquote_to_bytes
 
 
 class Code(IntEnum):
@@ -52,14 +53,7 @@ def encode_message(message: str) -> bytes:
 
 def decode_message(value: bytes) -> str:
     """Return the text of a ``grpc-message``; broken escapes stay as they are, never an error."""
-    parts = value.split(b"%")
-    out = bytearray(parts[0])
-    for part in parts[1:]:
-        try:
-            out += bytes((int(part[:2].decode("ascii"), 16),)) + part[2:] if len(part) > 1 else b"%" + part
-        except ValueError:
-            out += b"%" + part
-    return out.decode("utf-8", "replace")
+    return unquote_to_bytes(value).decode("utf-8", "replace")
 
 
 # What a peer means that resets a stream without a status (gRPC over HTTP/2, "Errors").

@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from tei_manager.grpc.status import Code, StatusError, encode_message
-from tei_manager.wire import hpack, metadata
+from tei_manager.wire import hpack, messages, metadata
 from tei_manager.wire.frames import ErrorCode, StreamError
 
 MAX_MEMO = 64
@@ -277,20 +277,37 @@ def read_response_trailers(fields: Fields) -> ResponseHead:
     return head
 
 
+# Wire forms of fields that were found sound and travel without being looked at. Most fields of an
+# answer are such, and have one of a few hundred values.
+_PLAIN: set[bytes] = set()
+_PLAIN_ENTRIES = 4096
+_PLAIN_OCTETS = 64
+
+
 def _read_answer(head: ResponseHead, fields: Fields) -> None:
     travels: list[bytes] = []
     for name, value, wire in fields:
-        if not metadata.valid_name(name) or not metadata.valid_value(value):
-            _malformed(f"field {name[:64]!r} has characters that it must not have")
-        if name in _RESPONSE_DROPPED:
-            continue
-        if name == b"grpc-status":
-            small = value.isdigit() and len(value) <= 10
-            head.grpc_status = int(value) if small else int(Code.UNKNOWN)
-        elif name == b"content-type":
-            head.content_type = value
-        travels.append(wire)
+        if wire in _PLAIN or _read_answer_field(head, name, value, wire):
+            travels.append(wire)
     head.forward = b"".join(travels)
+
+
+def _read_answer_field(head: ResponseHead, name: bytes, value: bytes, wire: bytes) -> bool:
+    """Read one field and say whether it travels."""
+    if not metadata.valid_name(name) or not metadata.valid_value(value):
+        _malformed(f"field {name[:64]!r} has characters that it must not have")
+    if name in _RESPONSE_DROPPED:
+        return False
+    if name == b"grpc-status":
+        small = value.isdigit() and len(value) <= 10
+        head.grpc_status = int(value) if small else int(Code.UNKNOWN)
+    elif name == b"content-type":
+        head.content_type = value
+    elif len(wire) <= _PLAIN_OCTETS:
+        if len(_PLAIN) >= _PLAIN_ENTRIES:
+            _PLAIN.clear()
+        _PLAIN.add(wire)
+    return True
 
 
 def server_heads() -> HeadReader:
@@ -304,8 +321,12 @@ def client_heads() -> HeadReader:
 
 
 CONTENT_TYPE = hpack.literal(b"content-type", b"application/grpc")
-ANSWER = hpack.STATUS_200 + CONTENT_TYPE
-"""How every answer that we make ourselves begins."""
+ANSWER = (
+    hpack.STATUS_200
+    + CONTENT_TYPE
+    + hpack.literal(b"grpc-accept-encoding", messages.ACCEPTED)
+)
+"""How every answer that we make ourselves begins; it says which encodings may be sent to us."""
 
 
 def status_trailers(code: int, message: str) -> bytes:

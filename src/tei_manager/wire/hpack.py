@@ -25,10 +25,10 @@ Rules of this file
 Memory
     The table holds at most ``max_table_size / 32`` entries. A code word has up to 30 bits, so wire
     forms take up to four times what the table counts. The two memos are shared by all connections
-    of the process and together stay below 2 MiB; a full one is emptied, which costs time only.
+    of the process and together stay below 3 MiB; a full one is emptied, which costs time only.
 
 Known flaws
-    A shared memo makes a short value that anyone sent lately 0.3 µs quicker to decode, which a
+    A shared memo makes a short field that anyone sent lately 0.3 µs quicker to decode, which a
     patient caller on the same machine could measure. Secrets belong into never-indexed literals.
 """
 
@@ -49,9 +49,9 @@ DEFAULT_TABLE_SIZE = 4096
 
 _LARGEST_INTEGER = 1 << 31  # no length, index or size in HTTP/2 needs more
 _MEMO_ENTRIES = 4096  # of some 250 octets; TEI's timings in milliseconds fit
-# Octets of coded string, as the octet that begins one says it: names, dates, numbers and timeouts
-# are shorter, a traceparent is longer.
-_MEMO_STRING = 0x80 | 36
+# Octets of a coded string with its length: names, dates, numbers and timeouts are shorter, a
+# traceparent is longer.
+_MEMO_STRING = 37
 
 _STATIC_TABLE = """
 :authority|:method GET|:method POST|:path /|:path /index.html|:scheme http|:scheme https
@@ -134,13 +134,12 @@ STATIC_WIRE: dict[tuple[bytes, bytes], bytes] = {
 }
 """Wire forms of the fields that the static table has in full: one octet each."""
 
-METHOD_POST = STATIC_WIRE[b":method", b"POST"]
-SCHEME_HTTP = STATIC_WIRE[b":scheme", b"http"]
 STATUS_200 = STATIC_WIRE[b":status", b"200"]
 
-# What Huffman-coded strings mean, by their octets on the wire, length included; and what names
-# mean: the decoded name and the wire form of a literal's beginning.
-_VALUES: dict[bytes, bytes] = {}
+# What literals are as entries, by their wire form; and what names mean: the decoded name and the
+# wire form of a literal's beginning. A literal that is cut short has no key: it says itself how
+# long it would be.
+_ENTRIES: dict[bytes, _Entry] = {}
 _NAMES: dict[bytes, tuple[bytes, bytes]] = {}
 
 
@@ -250,36 +249,18 @@ class Decoder:
                         pos += 1
                     entry = static[index] if index < 62 else table[61 - index]
                     name, prefix = entry[0][0], entry[2]
-                head = block[pos]
-                stop = pos + 1 + (head & 0x7F)
-                raw = block[pos:stop]
-                if head & 0x7F == 0x7F or stop > end:
-                    value, raw, stop = _read_string(block, pos)
-                elif head < 0x80:
-                    value = raw[1:]
-                elif (found := _VALUES.get(raw)) is not None:
-                    value = found
-                else:
-                    value = huffman.decode(raw[1:])
-                    if head < _MEMO_STRING and octet & 0xF0 != 0x10:
-                        if len(_VALUES) >= _MEMO_ENTRIES:
-                            _VALUES.clear()
-                        _VALUES[raw] = value
+                stop = pos + 1 + (block[pos] & 0x7F)
+                entry = _ENTRIES.get(prefix + block[pos:stop])
+                if entry is None or octet & 0xF0 == 0x10:
+                    entry, stop = _read_entry(block, pos, name, prefix, octet & 0xF0 == 0x10)
                 pos = stop
-                size = len(name) + len(value) + 32
+                field, size, _ = entry
                 if octet >= 0x40:  # with incremental indexing, 6.2.1
-                    field = (name, value, prefix + raw)
-                    table.append((field, size, prefix))
+                    table.append(entry)
                     used += size
                     inserted = True
                     while used > capacity:  # one larger than the table empties it, itself included
                         used -= table.pop(0)[1]
-                else:
-                    field = (
-                        name,
-                        value,
-                        (_never_indexed(prefix) if octet & 0x10 else prefix) + raw,
-                    )
             fields.append(field)
             listed += size
             if listed > limit:
@@ -345,8 +326,25 @@ def _read_name(block: bytes, pos: int) -> tuple[tuple[bytes, bytes], int]:
     """Return a literal name with the wire form that a literal of it begins with, and its end."""
     name, raw, stop = _read_string(block, pos)
     known = name, _STATIC_NAMES.get(name) or b"\x00" + raw
-    if len(raw) <= _MEMO_STRING & 0x7F:
+    if len(raw) <= _MEMO_STRING:
         if len(_NAMES) >= _MEMO_ENTRIES:
             _NAMES.clear()
         _NAMES[raw] = known
     return known, stop
+
+
+def _read_entry(
+    block: bytes, pos: int, name: bytes, prefix: bytes, never_indexed: bool
+) -> tuple[_Entry, int]:
+    """Return the entry of a literal whose value stands at ``pos``, and where it ends."""
+    value, raw, stop = _read_string(block, pos)
+    size = len(name) + len(value) + 32
+    if never_indexed:
+        return ((name, value, _never_indexed(prefix) + raw), size, prefix), stop
+    wire = prefix + raw
+    entry = (name, value, wire), size, prefix
+    if len(raw) <= _MEMO_STRING:
+        if len(_ENTRIES) >= _MEMO_ENTRIES:
+            _ENTRIES.clear()
+        _ENTRIES[wire] = entry
+    return entry, stop

@@ -56,9 +56,7 @@ def read_prefix(prefix: bytes, encoding: bytes, max_message_bytes: int) -> tuple
     if flag > 1:
         raise StatusError(Code.INTERNAL, f"message flag {flag} does not exist")
     if encoding == IDENTITY or not encoding:
-        raise StatusError(
-            Code.INTERNAL, "message is compressed but the call has no grpc-encoding"
-        )
+        raise StatusError(Code.INTERNAL, "message is compressed but the call has no grpc-encoding")
     if encoding not in _WINDOW_BITS:
         shown = encoding[:32].decode("latin-1")
         raise StatusError(

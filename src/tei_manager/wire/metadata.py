@@ -24,6 +24,8 @@ DROPPED_FROM_REQUESTS = frozenset(
         b"host",  # the backend gets an :authority of its own
         b"content-length",  # messages are unwrapped, so it would be wrong
         b"authorization",  # callers' credentials are for us, never for a backend
+        b"proxy-authorization",
+        b"cookie",
         b"x-tei-instance",
         b"x-tei-model",
         b"x-tei-index",
@@ -40,6 +42,7 @@ DROPPED_FROM_RESPONSES = frozenset(
         b"host",
         b"content-length",  # the client counts messages, not octets
         b"authorization",  # a backend's credentials never reach a client
+        b"set-cookie",
         b"grpc-accept-encoding",  # what the backend can unpack; we unpack for it
     )
 )

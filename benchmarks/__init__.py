@@ -1,0 +1,1 @@
+"""Measurements that anyone can repeat: ours beside its peers, in one run, on loopback only."""

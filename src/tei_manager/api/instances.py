@@ -1,0 +1,131 @@
+"""``/instances``: create, watch, start, stop, restart and delete them; their logs and history."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Depends, Query, Request
+from fastapi.responses import StreamingResponse
+
+from tei_manager.api.problems import responses
+from tei_manager.api.schemas import HistoryView, InstanceView, LogsView
+from tei_manager.errors import InstanceNotFound
+from tei_manager.manager.instance import Status
+from tei_manager.manager.lifecycle import Event
+from tei_manager.manager.registry import Registry
+from tei_manager.manager.supervisor import Supervisor
+from tei_manager.settings import InstanceSpec
+
+router = APIRouter(prefix="/instances", tags=["instances"])
+
+# How soon a new line of a followed log is seen.
+_FOLLOW_PAUSE = 0.2
+
+
+def _registry(request: Request) -> Registry:
+    registry: Registry = request.app.state.manager.registry
+    return registry
+
+
+def _supervisor(request: Request, name: str) -> Supervisor:
+    return _registry(request).get(name)
+
+
+Instances = Annotated[Registry, Depends(_registry)]
+Instance = Annotated[Supervisor, Depends(_supervisor)]
+Wait = Annotated[
+    float,
+    Query(ge=0, le=600, description="Seconds to wait until the instance has settled."),
+]
+
+
+@router.get("", responses=responses())
+async def list_instances(instances: Instances) -> list[InstanceView]:
+    """All instances, in order of creation."""
+    return [InstanceView.of(status) for status in instances.statuses()]
+
+
+@router.post("", status_code=201, responses=responses(409))
+async def create_instance(
+    instances: Instances, spec: Annotated[InstanceSpec, Body()], wait: Wait = 0
+) -> InstanceView:
+    """Create an instance and start it, unless ``autostart`` is false."""
+    return await _settled(await instances.create(spec), wait)
+
+
+@router.get("/{name}", responses=responses(404))
+async def show_instance(instance: Instance) -> InstanceView:
+    """One instance."""
+    return InstanceView.of(instance.status)
+
+
+@router.delete("/{name}", status_code=204, responses=responses(404, 409))
+async def delete_instance(instances: Instances, name: str) -> None:
+    """End an instance and remove it; answers when its process is gone."""
+    await instances.delete(name)
+
+
+@router.post("/{name}/start", responses=responses(404, 409))
+async def start_instance(instance: Instance, wait: Wait = 0) -> InstanceView:
+    """Start an instance that is stopped or failed."""
+    await instance.request(Event.START)
+    return await _settled(instance, wait)
+
+
+@router.post("/{name}/stop", responses=responses(404, 409))
+async def stop_instance(instance: Instance, wait: Wait = 0) -> InstanceView:
+    """Stop an instance; it stays stopped until somebody starts it."""
+    status = await instance.request(Event.STOP)
+    return await _settled(instance, wait) if wait else InstanceView.of(status)
+
+
+@router.post("/{name}/restart", responses=responses(404, 409))
+async def restart_instance(instance: Instance, wait: Wait = 0) -> InstanceView:
+    """Stop an instance if it is up, and start it."""
+    await instance.request(Event.RESTART)
+    return await _settled(instance, wait)
+
+
+async def _settled(supervisor: Supervisor, wait: float) -> InstanceView:
+    status: Status = supervisor.status if wait == 0 else await supervisor.settled(wait)
+    return InstanceView.of(status)
+
+
+@router.get("/{name}/logs", responses=responses(404), response_model=LogsView)
+async def instance_logs(
+    instances: Instances,
+    instance: Instance,
+    start: Annotated[int | None, Query(ge=-(2**31), lt=2**31)] = None,
+    end: Annotated[int | None, Query(ge=-(2**31), lt=2**31)] = None,
+    follow: Annotated[bool, Query(description="Stream what is written from now on.")] = False,
+) -> LogsView | StreamingResponse:
+    """Lines of the instance's output, sliced like a Python list; ``follow`` streams them."""
+    if follow:
+        return StreamingResponse(_follow(instances, instance), media_type="text/plain")
+    return LogsView.of(await asyncio.to_thread(instance.log.read, start, end))
+
+
+async def _follow(instances: Registry, instance: Supervisor) -> AsyncIterator[str]:
+    """Yield new lines until the client goes away or the instance does."""
+    offset = instance.log.size()
+    while _exists(instances, instance):
+        text, offset = await asyncio.to_thread(instance.log.read_from, offset)
+        if text:
+            yield text
+        else:
+            await asyncio.sleep(_FOLLOW_PAUSE)
+
+
+def _exists(instances: Registry, instance: Supervisor) -> bool:
+    try:
+        return instances.get(instance.name) is instance
+    except InstanceNotFound:
+        return False
+
+
+@router.get("/{name}/events", responses=responses(404))
+async def instance_events(instances: Instances, instance: Instance) -> list[HistoryView]:
+    """What happened to the instance, oldest first."""
+    return [HistoryView.of(entry) for entry in await instances.store.history(instance.name)]

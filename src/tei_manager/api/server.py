@@ -1,0 +1,120 @@
+"""The process behind ``tei-manager serve``: manager and control API, from start to the last signal.
+
+The first SIGINT or SIGTERM stops everything in order: the API takes no more requests, workers
+finish the calls under way, instances end at the same time. A second SIGINT kills what is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import uvicorn
+
+from tei_manager.api.app import create_app
+from tei_manager.errors import LaunchFailed
+from tei_manager.manager.manager import Manager
+from tei_manager.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# A request that waits (``?wait=``, a followed log) does not hold up the end longer than this.
+_API_GRACE = 2
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: signals are `serve`'s."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(settings: Settings) -> None:
+    """Run the control plane until a signal ends it.
+
+    Raises:
+        TeiManagerError: It could not be started; nothing is left running.
+    """
+    manager = Manager(settings)
+    stopping = asyncio.Event()
+    with _signals(manager, stopping), _listen(settings) as listener:
+        host, port = listener.getsockname()[:2]
+        starting = asyncio.create_task(manager.start(port))
+        try:
+            await _first(starting, stopping)
+            if not stopping.is_set():
+                async with _api(manager, listener):
+                    log.info(
+                        "Serving: control API on http://%s:%d, gRPC on %s:%d",
+                        host, port, *manager.address,
+                    )  # fmt: skip
+                    await stopping.wait()
+        finally:
+            log.info("Stopping")
+            await manager.stop()
+            log.info("Stopped")
+
+
+async def _first(starting: asyncio.Task[None], stopping: asyncio.Event) -> None:
+    """Wait for the start, or cancel it if a signal comes before its end."""
+    signalled = asyncio.create_task(stopping.wait())
+    await asyncio.wait((starting, signalled), return_when=asyncio.FIRST_COMPLETED)
+    signalled.cancel()
+    if not starting.done():
+        starting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await starting
+
+
+@contextlib.contextmanager
+def _signals(manager: Manager, stopping: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: signal.Signals) -> None:
+        if stopping.is_set() and number is signal.SIGINT:
+            log.warning("Second interrupt: killing what is left")
+            manager.kill()
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    host, port = settings.api.host.strip("[]"), settings.api.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        sentence = f"Cannot listen on {host}:{port} ({error.strerror})"
+        raise LaunchFailed(f"{sentence}; stop what holds it or set [api] port") from error
+
+
+@contextlib.asynccontextmanager
+async def _api(manager: Manager, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve the control API while the body runs."""
+    config = uvicorn.Config(
+        create_app(manager),
+        access_log=manager.settings.log.access,
+        log_config=None,
+        lifespan="off",
+        timeout_graceful_shutdown=_API_GRACE,
+        server_header=False,
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve([listener]), name="control API")
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving

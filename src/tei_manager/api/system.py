@@ -1,0 +1,36 @@
+"""``/health`` and ``/metrics``: how the whole is."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from tei_manager import __version__
+from tei_manager.api.schemas import HealthView, InstanceCount
+from tei_manager.manager.manager import Manager
+from tei_manager.routes import RouteState
+from tei_manager.telemetry.exposition import CONTENT_TYPE
+
+router = APIRouter(tags=["system"])
+
+
+@router.get("/health", responses={503: {"model": HealthView}})
+async def health(request: Request, response: Response) -> HealthView:
+    """Whether a worker serves the multiplexer's port; 503 if none does."""
+    manager: Manager = request.app.state.manager
+    states = [status.state for status in manager.registry.statuses()]
+    workers = manager.workers.serving
+    if workers == 0:
+        response.status_code = 503
+    return HealthView(
+        status="healthy" if workers else "unavailable",
+        version=__version__,
+        instances=InstanceCount(total=len(states), running=states.count(RouteState.RUNNING)),
+        workers=workers,
+    )
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def metrics(request: Request) -> Response:
+    """All metrics in Prometheus' text format."""
+    manager: Manager = request.app.state.manager
+    return Response(manager.metrics(), media_type=CONTENT_TYPE)

@@ -1,0 +1,69 @@
+"""``tei-manager embed``: one look at an embedding, from the shell."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from typing import Annotated, Any
+
+import typer
+
+from tei_manager.cli.control import NOT_FOUND, UNREACHABLE, AsJson, fail
+
+# Numbers of a vector that are shown; a look, not a listing.
+_SHOWN = 6
+
+
+def _default_target() -> str:
+    host = os.environ.get("TEI_MANAGER_GRPC_HOST", "127.0.0.1")
+    return f"{host}:{os.environ.get('TEI_MANAGER_GRPC_PORT', '9001')}"
+
+
+def embed(
+    texts: Annotated[list[str], typer.Argument(metavar="TEXT...", help="What to embed.")],
+    instance: Annotated[str, typer.Option("--instance", "-i", help="Name of the instance.")],
+    target: Annotated[str, typer.Option(help="HOST:PORT of the multiplexer.")] = _default_target(),
+    timeout: Annotated[float, typer.Option(help="Seconds for each text.")] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """Embed texts through the multiplexer and show the vectors' first numbers."""
+    import grpc
+
+    with grpc.insecure_channel(target, [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            rows = [_embed_one(channel, instance, text, timeout) for text in texts]
+        except grpc.RpcError as error:
+            _fail(error)
+    if as_json:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        first = ", ".join(f"{number:+.6f}" for number in row["embedding"][:_SHOWN])
+        print(f"{row['text']!r}: {len(row['embedding'])} numbers [{first}, …]")
+        print(f"    length {row['norm']:.6f}, {row['milliseconds']:.2f} ms")
+
+
+def _embed_one(channel: Any, instance: str, text: str, timeout: float) -> dict[str, Any]:
+    from tei_manager.grpc.proto.multiplexer.v1 import tei_multiplexer_pb2 as mux_pb2
+    from tei_manager.grpc.proto.multiplexer.v1 import tei_multiplexer_pb2_grpc as mux_grpc
+    from tei_manager.grpc.proto.tei.v1 import tei_pb2
+
+    request = mux_pb2.EmbedRequest(
+        target=mux_pb2.Target(instance_name=instance),
+        request=tei_pb2.EmbedRequest(inputs=text, truncate=True, normalize=True),
+    )
+    begin = time.perf_counter()
+    answer = mux_grpc.TeiMultiplexerStub(channel).Embed(request, timeout=timeout)
+    elapsed = time.perf_counter() - begin
+    vector = list(answer.embeddings)
+    norm = math.sqrt(math.fsum(number * number for number in vector))
+    return {"text": text, "milliseconds": elapsed * 1000, "norm": norm, "embedding": vector}
+
+
+def _fail(error: Any) -> None:
+    """End with the call's status as one sentence."""
+    code = error.code().name
+    exits = {"NOT_FOUND": NOT_FOUND, "UNAVAILABLE": UNREACHABLE}
+    fail(f"{error.details()} ({code})", exits.get(code, 1))

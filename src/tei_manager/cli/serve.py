@@ -1,0 +1,42 @@
+"""``tei-manager serve``: the control plane."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def serve(
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="Settings, TOML.")] = None,
+    api_host: Annotated[str | None, typer.Option(help="Address of the control API.")] = None,
+    api_port: Annotated[int | None, typer.Option(help="Port of the control API.")] = None,
+    grpc_host: Annotated[str | None, typer.Option(help="Address of the multiplexer.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="Port of the multiplexer.")] = None,
+    state: Annotated[Path | None, typer.Option(help="State file.")] = None,
+    log_dir: Annotated[Path | None, typer.Option(help="Folder of the instances' logs.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning, error.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="auto, console or json.")] = None,
+) -> None:
+    """Run the manager: control API, multiplexer and all instances, until Ctrl-C."""
+    import asyncio
+
+    from tei_manager.api.server import serve as run
+    from tei_manager.settings import load
+    from tei_manager.telemetry.logs import configure
+
+    given = {
+        ("api", "host"): api_host,
+        ("api", "port"): api_port,
+        ("grpc", "host"): grpc_host,
+        ("grpc", "multiplexer_port"): grpc_port,
+        ("state", "path"): state,
+        ("instances", "log_dir"): log_dir,
+        ("log", "level"): log_level,
+        ("log", "format"): log_format,
+    }
+    flags = {key: value for key, value in given.items() if value is not None}
+    settings, _ = load(config, flags=flags)
+    configure(settings.log.level, settings.log.format)
+    asyncio.run(run(settings))

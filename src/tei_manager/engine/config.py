@@ -1,0 +1,162 @@
+"""What the JSON files of a model say about it, read as TEI reads them.
+
+The rules are those of text-embeddings-router: the kind of a model follows from the last word of
+its architecture, its pooling from ``1_Pooling/config.json``, its length from the first of several
+files that has one. A file that is there but does not say what it must is an error that names the
+file; a guess would give wrong vectors that nobody notices.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from tei_manager.engine.model import ModelUnusable
+
+# sentence-transformers names the file after the model class that wrote it; all say the same.
+_LENGTH_FILES = tuple(
+    f"sentence_{name}_config.json"
+    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+
+# Position tables of these models start behind the padding index.
+_OFFSET_MODELS = frozenset({"roberta", "xlm-roberta", "camembert"})
+
+
+class Pooling(Enum):
+    """How the vectors of the tokens become the vector of the text; values as in ``--pooling``."""
+
+    CLS = "cls"
+    MEAN = "mean"
+    LAST_TOKEN = "last-token"  # noqa: S105 -- a pooling, not a password
+    SPLADE = "splade"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """An embedding model as its files describe it.
+
+    Args:
+        architecture: ``config.json`` as it stands; `graph` reads sizes from it.
+        pooling: How a text's vector is made.
+        max_positions: Most tokens that the model takes, special tokens counted.
+        pad_id: The id that fills short rows of a batch; masked, so it changes no result.
+        prompts: Texts that can be put before an input, by name.
+    """
+
+    architecture: Mapping[str, Any]
+    pooling: Pooling
+    max_positions: int
+    pad_id: int
+    prompts: Mapping[str, str]
+
+
+def read_config(directory: Path, pooling: Pooling | None = None) -> ModelConfig:
+    """Read the description of the model in ``directory``.
+
+    Args:
+        directory: As `find_model` returned it.
+        pooling: What the user asked for, before anything that the files say.
+
+    Raises:
+        ModelUnusable: A file is missing or broken, or the model is of a kind that the engine
+            does not serve.
+    """
+    architecture = _read(directory, "config.json")
+    _refuse_other_kinds(architecture)
+    _refuse_dense(directory)
+    prompts = _read_optional(directory, "config_sentence_transformers.json").get("prompts")
+    return ModelConfig(
+        architecture=architecture,
+        pooling=_supported(pooling or _pooling(directory, architecture)),
+        max_positions=_max_positions(directory, architecture),
+        pad_id=_pad_id(architecture),
+        prompts=prompts or {},
+    )
+
+
+def _read(directory: Path, name: str) -> dict[str, Any]:
+    """Return the object in a JSON file that must be there."""
+    try:
+        content = json.loads((directory / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelUnusable(f"The model in '{directory}' has no {name}") from None
+    except (OSError, ValueError) as error:
+        raise ModelUnusable(f"Cannot read {name} of the model in '{directory}': {error}") from error
+    if not isinstance(content, dict):
+        raise ModelUnusable(f"{name} of the model in '{directory}' is not a JSON object")
+    return content
+
+
+def _read_optional(directory: Path, name: str) -> dict[str, Any]:
+    """Return the object in a JSON file, or an empty one if there is no such file."""
+    return _read(directory, name) if (directory / name).is_file() else {}
+
+
+def _refuse_other_kinds(architecture: Mapping[str, Any]) -> None:
+    """Raise unless the architectures name an encoder without a classification head."""
+    names = architecture.get("architectures")
+    if not names or not isinstance(names, list) or not architecture.get("model_type"):
+        raise ModelUnusable("config.json must have `architectures` and `model_type`")
+    if any(str(name).endswith("Classification") for name in names):
+        raise ModelUnusable(f"{names[0]} is a classifier; tei-engine serves embedding models only")
+
+
+def _refuse_dense(directory: Path) -> None:
+    """Raise if sentence-transformers would send the pooled vector through a Dense layer."""
+    path = directory / "modules.json"
+    if path.is_file() and "models.Dense" in path.read_text(encoding="utf-8", errors="replace"):
+        raise ModelUnusable("The model has a Dense module, which tei-engine does not apply")
+
+
+def _pooling(directory: Path, architecture: Mapping[str, Any]) -> Pooling:
+    """Return the pooling of the files: cls before mean before last token, as TEI prefers them."""
+    if not (directory / "1_Pooling/config.json").is_file():
+        if "bert" in str(architecture["model_type"]).lower():
+            return Pooling.CLS
+        raise ModelUnusable("The model has no 1_Pooling/config.json; choose with --pooling")
+    modes = _read(directory, "1_Pooling/config.json")
+    for key, pooling in (
+        ("pooling_mode_cls_token", Pooling.CLS),
+        ("pooling_mode_mean_tokens", Pooling.MEAN),
+        ("pooling_mode_lasttoken", Pooling.LAST_TOKEN),
+    ):
+        if modes.get(key):
+            return pooling
+    raise ModelUnusable("1_Pooling/config.json asks for none of cls, mean and last token pooling")
+
+
+def _supported(pooling: Pooling) -> Pooling:
+    if pooling is Pooling.SPLADE:
+        raise ModelUnusable("--pooling splade needs a masked language model head, which is not run")
+    return pooling
+
+
+def _max_positions(directory: Path, architecture: Mapping[str, Any]) -> int:
+    """Return the length that sentence-transformers set, else the size of the position table."""
+    for name in _LENGTH_FILES:
+        if (directory / name).is_file():
+            return _positive(_read(directory, name).get("max_seq_length"), "max_seq_length", name)
+    size = architecture.get("max_position_embeddings", architecture.get("max_trained_positions"))
+    offset = 0
+    if architecture["model_type"] in _OFFSET_MODELS:
+        offset = _pad_id(architecture) + 1
+    return _positive(size, "max_position_embeddings", "config.json") - offset
+
+
+def _positive(value: object, key: str, name: str) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise ModelUnusable(f"{name} must have a positive integer `{key}`")
+    return value
+
+
+def _pad_id(architecture: Mapping[str, Any]) -> int:
+    """Return the padding id, by TEI's rule: pad_token_id, else eos_token_id, else 0."""
+    for key in ("pad_token_id", "eos_token_id"):
+        if isinstance(architecture.get(key), int):
+            return int(architecture[key])
+    return 0

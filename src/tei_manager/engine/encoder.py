@@ -1,0 +1,143 @@
+"""Run a graph on a batch of token lists with ONNX Runtime.
+
+Takes the graphs of `graph` and those that published repositories carry: inputs are given by the
+names and integer types that the graph asks for, and the output is the best of those that it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from tei_manager.engine.model import ModelUnusable
+from tei_manager.engine.tokenizer import TokenIds
+
+_INTEGERS: dict[str, type[np.signedinteger[Any]]] = {
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+}
+
+# Outputs that hold one vector for each token, best first, by the names that exporters give them.
+_TOKEN_OUTPUTS = ("last_hidden_state", "token_embeddings")
+
+Integers = NDArray[np.int64]
+
+
+class Encoder:
+    """A loaded model.
+
+    One call of `hidden_states` at a time is meant: the threads inside a call are what keeps the
+    cores busy. Calls from several threads are safe and slower.
+
+    Args:
+        path: The ONNX file.
+        pad_id: What fills short rows.
+        threads: Cores that one call may use.
+
+    Raises:
+        ModelUnusable: The file cannot be loaded, or asks for inputs or gives outputs that no
+            encoder has.
+    """
+
+    def __init__(self, path: Path, pad_id: int, threads: int) -> None:
+        self._pad_id = pad_id
+        try:
+            self._session = ort.InferenceSession(
+                str(path), _options(threads), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # the runtime's own classes share no base of their own
+            reason = str(error).partition("\n")[0]
+            raise ModelUnusable(f"ONNX Runtime cannot load '{path}': {reason}") from error
+        self._inputs = [
+            (entry.name, _integer_type(entry.type, path), _known_input(entry.name, path))
+            for entry in self._session.get_inputs()
+        ]
+        self._output = _choose_output([entry.name for entry in self._session.get_outputs()], path)
+
+    def hidden_states(self, batch: Sequence[TokenIds]) -> list[NDArray[np.float32]]:
+        """Return the last hidden states of each text: (tokens of that text, hidden size).
+
+        The arrays are views of one larger array. Copy what outlives the batch.
+
+        Args:
+            batch: One or more texts, of any lengths.
+
+        Raises:
+            Exception: Whatever the runtime raises when it cannot run the graph.
+        """
+        longest = max(map(len, batch))
+        arrays = [(name, kind, make(self, batch, longest)) for name, kind, make in self._inputs]
+        feed = {name: array.astype(kind, copy=False) for name, kind, array in arrays}
+        (states,) = self._session.run([self._output], feed)
+        return [states[row, : len(text)] for row, text in enumerate(batch)]
+
+    def ids(self, batch: Sequence[TokenIds], longest: int) -> Integers:
+        """Return token ids, rows filled on the right."""
+        return _padded([text.ids for text in batch], longest, self._pad_id)
+
+    def type_ids(self, batch: Sequence[TokenIds], longest: int) -> Integers:
+        """Return token types, rows filled on the right."""
+        return _padded([text.type_ids for text in batch], longest, 0)
+
+    def mask(self, batch: Sequence[TokenIds], longest: int) -> Integers:
+        """Return 1 for tokens and 0 for padding."""
+        lengths = np.array([len(text) for text in batch])
+        return (np.arange(longest) < lengths[:, None]).astype(np.int64)
+
+    def positions(self, batch: Sequence[TokenIds], longest: int) -> Integers:
+        """Return 0, 1, 2 and so on for each row; TEI gives the same whatever the family."""
+        return np.tile(np.arange(longest, dtype=np.int64), (len(batch), 1))
+
+
+_Maker = Callable[[Encoder, Sequence[TokenIds], int], Integers]
+
+_MAKERS: dict[str, _Maker] = {
+    "input_ids": Encoder.ids,
+    "attention_mask": Encoder.mask,
+    "token_type_ids": Encoder.type_ids,
+    "position_ids": Encoder.positions,
+}
+
+
+def _options(threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors; its warnings name optimiser passes, not mistakes
+    # A thread that spins for its next piece of work takes the core that gRPC and the tokenizer
+    # need, and that of the next engine on the machine.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _padded(rows: list[list[int]], longest: int, fill: int) -> Integers:
+    array = np.full((len(rows), longest), fill, dtype=np.int64)
+    for index, row in enumerate(rows):
+        array[index, : len(row)] = row
+    return array
+
+
+def _integer_type(name: str, path: Path) -> type[np.signedinteger[Any]]:
+    if name not in _INTEGERS:
+        raise ModelUnusable(f"The graph '{path}' wants an input of type {name}")
+    return _INTEGERS[name]
+
+
+def _known_input(name: str, path: Path) -> _Maker:
+    if name not in _MAKERS:
+        raise ModelUnusable(f"The graph '{path}' wants an input '{name}' that encoders do not have")
+    return _MAKERS[name]
+
+
+def _choose_output(names: list[str], path: Path) -> str:
+    for wanted in _TOKEN_OUTPUTS:
+        if wanted in names:
+            return wanted
+    raise ModelUnusable(
+        f"The graph '{path}' has outputs {names}, none of them {' or '.join(_TOKEN_OUTPUTS)}"
+    )

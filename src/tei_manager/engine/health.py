@@ -1,0 +1,135 @@
+"""``grpc.health.v1.Health`` with TEI's service names and, unlike TEI's, a way back to SERVING.
+
+In TEI a failed batch makes the model's service NOT_SERVING until some later batch succeeds; a
+proxy that then stops sending would wait for ever. Here a failed batch is followed by small ones of
+our own until one succeeds. ``Watch`` sends changes only. An unknown name is NOT_FOUND in both
+methods, as in TEI; ``List`` is not in TEI and is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeAlias
+
+from grpc_health.v1 import health_pb2
+
+import grpc
+
+_log = logging.getLogger(__name__)
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+# The service that stands for the model, and those that TEI calls healthy whatever the model does.
+MODEL_SERVICE = "tei.v1.Embed"
+_ALWAYS = ("", "tei.v1.Info", "tei.v1.Tokenize")
+_NEVER = ("tei.v1.Predict", "tei.v1.Rerank")
+
+# Between two tries to bring a failed model back; it costs one token each.
+RETRY_SECONDS = 1.0
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class Health:
+    """The health of one model.
+
+    Args:
+        probe: Runs one small batch, or raises.
+
+    Ownership:
+        `close` ends all watches and the probing.
+    """
+
+    def __init__(self, probe: Callable[[], Awaitable[object]]) -> None:
+        self._probe = probe
+        self._states = dict.fromkeys((*_ALWAYS, MODEL_SERVICE), _SERVING)
+        self._states.update(dict.fromkeys(_NEVER, _NOT_SERVING))
+        self._changed = asyncio.Condition()
+        self._closing = False
+        self._recovery: asyncio.Task[None] | None = None
+
+    def batch_failed(self) -> None:
+        """Say that the model fails, and try it until it does not; one try at a time."""
+        if self._recovery is None or self._recovery.done():
+            self._recovery = asyncio.create_task(self._recover())
+
+    async def _recover(self) -> None:
+        await self._set(MODEL_SERVICE, _NOT_SERVING)
+        while True:
+            try:
+                await self._probe()
+            except Exception as error:  # whatever it is, the model does not work
+                _log.warning("The model fails: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                await self._set(MODEL_SERVICE, _SERVING)
+                return
+
+    async def _set(self, service: str, state: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        async with self._changed:
+            self._states[service] = state
+            self._changed.notify_all()
+
+    async def close(self) -> None:
+        """Say that nothing is served any more and end the watches."""
+        if self._recovery is not None:
+            self._recovery.cancel()
+        async with self._changed:
+            self._states = dict.fromkeys(self._states, _NOT_SERVING)
+            self._closing = True
+            self._changed.notify_all()
+
+    async def check(
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> health_pb2.HealthCheckResponse:
+        """Answer with the state of one service."""
+        await self._refuse_unknown(request.service, context)
+        return health_pb2.HealthCheckResponse(status=self._states[request.service])
+
+    async def watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:
+        """Send the state of one service, and again when it changes."""
+        await self._refuse_unknown(request.service, context)
+        sent = self._states[request.service]
+        await context.write(health_pb2.HealthCheckResponse(status=sent))
+        while not self._closing:
+            async with self._changed:
+                await self._changed.wait_for(partial(self._has_news, request.service, sent))
+            if self._states[request.service] != sent:
+                sent = self._states[request.service]
+                await context.write(health_pb2.HealthCheckResponse(status=sent))
+
+    def _has_news(self, service: str, sent: int) -> bool:
+        return self._closing or self._states[service] != sent
+
+    async def list(
+        self, _request: health_pb2.HealthListRequest, _context: Context
+    ) -> health_pb2.HealthListResponse:
+        """Answer with the states of all services."""
+        statuses = {
+            name: health_pb2.HealthCheckResponse(status=state)
+            for name, state in self._states.items()
+        }
+        return health_pb2.HealthListResponse(statuses=statuses)
+
+    async def _refuse_unknown(self, service: str, context: Context) -> None:
+        if service not in self._states:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "service not registered")
+
+    def handlers(self) -> grpc.GenericRpcHandler[object, object]:
+        """Return the methods of the service."""
+        encode = health_pb2.HealthCheckResponse.SerializeToString
+        decode = health_pb2.HealthCheckRequest.FromString
+        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "Check": grpc.unary_unary_rpc_method_handler(self.check, decode, encode),
+            "Watch": grpc.unary_stream_rpc_method_handler(self.watch, decode, encode),
+            "List": grpc.unary_unary_rpc_method_handler(
+                self.list,
+                health_pb2.HealthListRequest.FromString,
+                health_pb2.HealthListResponse.SerializeToString,
+            ),
+        }
+        return grpc.method_handlers_generic_handler("grpc.health.v1.Health", methods)

@@ -1,0 +1,41 @@
+"""``tei.v1.Info``: what is served, and within which limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from tei_manager import __version__
+from tei_manager.engine.flags import Flags
+from tei_manager.engine.rpc import Context
+from tei_manager.grpc.proto.tei.v1 import tei_pb2
+
+
+def info_handlers(flags: Flags, max_input_length: int) -> grpc.GenericRpcHandler[object, object]:
+    """Return the methods of ``tei.v1.Info``; the answer is the same as long as the engine runs.
+
+    Args:
+        flags: As given; ``model_id`` and ``revision`` are echoed.
+        max_input_length: The effective one, in tokens.
+    """
+    response = tei_pb2.InfoResponse(
+        version=__version__,
+        model_id=flags.model_id,
+        model_sha=flags.revision,
+        model_dtype=flags.dtype,
+        model_type=tei_pb2.MODEL_TYPE_EMBEDDING,
+        max_concurrent_requests=flags.max_concurrent_requests,
+        max_input_length=max_input_length,
+        max_batch_tokens=flags.max_batch_tokens,
+        max_batch_requests=flags.max_batch_requests,
+        max_client_batch_size=flags.max_client_batch_size,
+        tokenization_workers=flags.tokenization_workers,
+    )
+
+    async def info(_request: tei_pb2.InfoRequest, _context: Context) -> tei_pb2.InfoResponse:
+        return response
+
+    handler: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
+        info, tei_pb2.InfoRequest.FromString, tei_pb2.InfoResponse.SerializeToString
+    )
+    return grpc.method_handlers_generic_handler("tei.v1.Info", {"Info": handler})

@@ -1,0 +1,106 @@
+"""The statuses by which TEI refuses a request, with TEI's words.
+
+Clients match on these texts, so a text is changed only when TEI changes it. Where TEI aborts its
+process (an unknown truncation direction) or sends NaN, the words are ours. Three rows of TEI's
+table are given by the gRPC library below us, in its own words: a message over 4 MiB is
+RESOURCE_EXHAUSTED and not OUT_OF_RANGE; a compressed message is UNIMPLEMENTED, as in TEI; an
+unknown method is UNIMPLEMENTED, as in TEI, and has a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tei_manager.grpc.status import Code, StatusError
+
+
+class Refusal(StatusError):
+    """A status with its name in the metric ``te_request_failure``.
+
+    Args:
+        code: The gRPC status.
+        message: Its text.
+        kind: The value of the metric's label ``err``.
+    """
+
+    def __init__(self, code: Code, message: str, kind: str) -> None:
+        super().__init__(code, message)
+        self.kind = kind
+
+
+def invalid(reason: str) -> Refusal:
+    """Refuse an input for what it says."""
+    message = f"Input validation error: {reason}"
+    return Refusal(Code.INVALID_ARGUMENT, message, "validation")
+
+
+def empty(field: str) -> Refusal:
+    """Refuse an input that is not there."""
+    return invalid(f"`{field}` cannot be empty")
+
+
+def unknown_direction(value: int) -> Refusal:
+    """Refuse a truncation direction that the enum lacks."""
+    return invalid(f"`truncation_direction` must be 0 (right) or 1 (left). Given: {value}")
+
+
+def unknown_prompt(name: str, known: Iterable[str]) -> Refusal:
+    """Refuse the name of a prompt that the model does not have."""
+    start = f"`default-prompt-name` is set to `{name}` but"
+    quoted = ", ".join(f'"{prompt}"' for prompt in known)
+    if not quoted:
+        return invalid(f"{start} no prompts were found in the Sentence Transformers configuration")
+    return invalid(
+        f"{start} it was not found in the Sentence Transformers prompts. "
+        f"Available prompts: [{quoted}]"
+    )
+
+
+def overloaded() -> Refusal:
+    """Refuse a unary request because all permits are taken."""
+    return Refusal(Code.RESOURCE_EXHAUSTED, "Model is overloaded", "overloaded")
+
+
+def backend_failed(reason: str) -> Refusal:
+    """Answer a request whose batch could not be run."""
+    return Refusal(Code.FAILED_PRECONDITION, f"Backend error: {reason}", "inference")
+
+
+def tokenizer_failed(reason: str) -> Refusal:
+    """Answer a request whose text could not be tokenised, or whose ids not be decoded."""
+    return Refusal(Code.FAILED_PRECONDITION, f"tokenizer error {reason}", "tokenization")
+
+
+def no_splade() -> Refusal:
+    """Refuse EmbedSparse on a model that has no sparse output."""
+    message = "Backend error: Model is not an embedding model with SPLADE pooling"
+    return Refusal(Code.FAILED_PRECONDITION, message, "model_type")
+
+
+def no_classifier() -> Refusal:
+    """Refuse Predict and PredictPair on an embedding model."""
+    message = "Backend error: Model is not a classifier model"
+    return Refusal(Code.FAILED_PRECONDITION, message, "model_type")
+
+
+def no_reranker() -> Refusal:
+    """Refuse Rerank on an embedding model; TEI puts no prefix before this one."""
+    message = "model is not a classifier model"
+    return Refusal(Code.FAILED_PRECONDITION, message, "model_type")
+
+
+def no_texts() -> Refusal:
+    """Refuse a Rerank without texts; TEI puts no prefix before this one."""
+    return Refusal(Code.INVALID_ARGUMENT, "`texts` cannot be empty", "validation")
+
+
+def wrong_pair(count: int) -> Refusal:
+    """Refuse a PredictPair that has neither one input nor two; TEI gives no prefix here either."""
+    message = f"`inputs` must have a single or two elements. Given: {count}"
+    return Refusal(Code.INVALID_ARGUMENT, message, "validation")
+
+
+def undecodable(reason: str) -> Refusal:
+    """Answer a message that is no protobuf of its type."""
+    message = f"failed to decode Protobuf message: {reason}"
+    return Refusal(Code.INTERNAL, message, "validation")

@@ -1,0 +1,228 @@
+"""Start the process of an instance and end it: argv, environment, process group, output.
+
+Rules of this file
+    1. A list of arguments, never a shell; values in the form ``--flag=value``, so that no value
+       can become a flag.
+    2. A clean environment: every flag of the router has a twin in the environment with a generic
+       name (``PORT``, ``HOSTNAME``, ``API_KEY``: landmine L14), so only what is named in
+       `_KEPT` and `_KEPT_PREFIXES` is handed down.
+    3. ``--hostname`` is always an IP address: the router reads any other text as 0.0.0.0 (L13).
+    4. A session of its own: Ctrl-C on the manager's terminal does not reach it, and it is ended
+       as a whole group, children of the router included.
+
+Known flaw
+    The rest of a group is killed by its number after its leader was reaped. If the group is empty
+    the number could belong to a new group by then; the system hands numbers out in a circle, so
+    this would take thousands of new processes within a millisecond.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tei_manager.errors import InvalidGpuId, LaunchFailed
+from tei_manager.manager.logfile import LogFile
+from tei_manager.settings import InstanceSpec
+
+_KEPT = frozenset({
+    "PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH",
+    "VIRTUAL_ENV", "PYTHONPATH", "XDG_CACHE_HOME", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+    "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", "LOG_LEVEL",
+})  # fmt: skip
+_KEPT_PREFIXES = ("HF_", "HUGGINGFACE_HUB_", "CUDA_", "NVIDIA_", "LC_", "OMP_", "MKL_", "RAYON_")
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is started for an instance.
+
+    Args:
+        kind: ``tei`` or ``engine``.
+        command: The first arguments of its argv.
+        note: One sentence if it is not what would be expected; empty otherwise.
+    """
+
+    kind: str
+    command: tuple[str, ...]
+    note: str = ""
+
+
+def find_program(spec: InstanceSpec, tei_binary: str) -> Program:
+    """Choose the program for an instance.
+
+    ``auto`` takes the router and falls back to the built-in engine where there is none, but never
+    for an instance that was promised a GPU.
+
+    Raises:
+        LaunchFailed: The router is needed and not there.
+    """
+    engine = (sys.executable, "-m", "tei_manager.engine")
+    if spec.backend == "engine":
+        return Program("engine", engine)
+    if found := shutil.which(tei_binary):
+        return Program("tei", (found,))
+    missing = f"'{tei_binary}' is not on the PATH"
+    if spec.backend == "tei" or spec.gpu_id is not None:
+        raise LaunchFailed(f"{missing}; install it or set [instances] tei_binary")
+    return Program("engine", engine, f"{missing}; the built-in CPU engine is used instead")
+
+
+def arguments(spec: InstanceSpec, port: int, prometheus_port: int) -> list[str]:
+    """Return the flags for an instance, which the router and the engine both understand."""
+    flags: dict[str, object] = {
+        "model-id": spec.model_id,
+        "revision": spec.revision,
+        "dtype": spec.dtype,
+        "pooling": spec.pooling,
+        "max-batch-tokens": spec.max_batch_tokens,
+        "max-concurrent-requests": spec.max_concurrent_requests,
+        "hostname": "127.0.0.1",
+        "port": port,
+        "prometheus-port": prometheus_port,
+    }
+    given = [f"--{flag}={value}" for flag, value in flags.items() if value is not None]
+    return [*given, "--json-output", *spec.extra_args]
+
+
+def environment(spec: InstanceSpec, parent: Mapping[str, str], api_key: str) -> dict[str, str]:
+    """Return the environment of an instance.
+
+    Args:
+        spec: Its ``gpu_id`` counts within the GPUs that the manager may see itself.
+        parent: The manager's own environment.
+        api_key: Handed over here, because arguments can be read by every user.
+
+    Raises:
+        InvalidGpuId: The manager may not see so many GPUs.
+    """
+    kept = {
+        name: value
+        for name, value in parent.items()
+        if name in _KEPT or name.startswith(_KEPT_PREFIXES)
+    }
+    if spec.gpu_id is not None:
+        kept["CUDA_VISIBLE_DEVICES"] = _device(spec.gpu_id, parent.get("CUDA_VISIBLE_DEVICES"))
+    if api_key:
+        kept["API_KEY"] = api_key
+    return kept
+
+
+def _device(gpu_id: int, visible: str | None) -> str:
+    if visible is None:
+        return str(gpu_id)
+    devices = [device.strip() for device in visible.split(",") if device.strip()]
+    if gpu_id >= len(devices):
+        sentence = f"gpu_id {gpu_id} is too high: CUDA_VISIBLE_DEVICES lists {len(devices)} GPUs"
+        raise InvalidGpuId(f"{sentence}; choose a lower one or widen the list")
+    return devices[gpu_id]
+
+
+def read_api_key(file: str | None) -> str:
+    """Return the first line of an ``api_key_file``, empty if there is no such setting.
+
+    Raises:
+        LaunchFailed: It cannot be read.
+    """
+    if file is None:
+        return ""
+    try:
+        lines = Path(file).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LaunchFailed(f"api_key_file cannot be read ({error}); check its path") from error
+    return lines[0].strip() if lines else ""
+
+
+class GroupProcess:
+    """A running program in a session of its own, with its output in a log file.
+
+    Ownership:
+        Made by `start`; whoever holds it must `end` it, also after it ended by itself, because
+        it may have left children.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.started_at = datetime.now(UTC)
+
+    def __repr__(self) -> str:
+        return f"<GroupProcess {self.pid}: {self._process.returncode}>"
+
+    @classmethod
+    async def start(
+        cls, command: list[str], env: dict[str, str], log: LogFile, pass_fds: tuple[int, ...] = ()
+    ) -> GroupProcess:
+        """Start a program.
+
+        Raises:
+            LaunchFailed: The program or its log file cannot be opened.
+        """
+        try:
+            output = log.open()
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=asyncio.subprocess.STDOUT,
+                    env=env,
+                    start_new_session=True,
+                    pass_fds=pass_fds,
+                )
+            finally:
+                os.close(output)
+        except OSError as error:
+            raise LaunchFailed(f"Cannot start '{command[0]}' ({error})") from error
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        """Of the program; also the number of its group."""
+        return self._process.pid
+
+    async def wait(self) -> str:
+        """Return in words how the program ended, once it has."""
+        code = await self._process.wait()
+        if code >= 0:
+            return f"exited with code {code}"
+        try:
+            return f"was ended by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"was ended by signal {-code}"
+
+    async def end(self, grace: float) -> None:
+        """End the whole group: SIGTERM, after ``grace`` seconds SIGKILL.
+
+        Children that the program leaves behind are killed as soon as it has ended.
+
+        Args:
+            grace: Seconds; 0 kills at once.
+
+        Cancellation:
+            Kills the group before it is passed on.
+        """
+        try:
+            if grace > 0:
+                self._signal(signal.SIGTERM)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._process.wait(), grace)
+        finally:
+            self.kill()
+        await self._process.wait()
+
+    def kill(self) -> None:
+        """Kill the whole group at once; `end` still has to be awaited."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # PermissionError: macOS says so of a group in which only zombies are left.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)

@@ -1,0 +1,142 @@
+"""The whole control plane but its API: what is started in which order, and stopped in which.
+
+Start: state file and lock, port 9001, workers, instances. Each step needs the one before it, and
+one that fails undoes them all. Stop: workers first, so that calls under way still find their
+instances, then all instances at the same time, then the state file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from collections.abc import Sequence
+
+from tei_manager.errors import LaunchFailed
+from tei_manager.manager.lifecycle import Backoff
+from tei_manager.manager.registry import Registry
+from tei_manager.manager.store import Store
+from tei_manager.manager.workers import COMMAND, Workers, drain_leftovers
+from tei_manager.settings import Settings
+from tei_manager.telemetry.exposition import manager_families, render, worker_families
+
+log = logging.getLogger(__name__)
+
+# Linux cuts it to net.core.somaxconn, 4096 by default; the accept queue outlives a dead worker.
+_BACKLOG = 1024
+
+
+class Manager:
+    """The control plane.
+
+    Args:
+        settings: All of them.
+        worker_command: What a multiplexer worker is; tests put a stand-in here.
+        backoff: Between attempts to start an instance that crashes.
+
+    Attributes:
+        registry: All instances; there from `start` on.
+        workers: The multiplexer workers; there from `start` on.
+
+    Ownership:
+        `start` makes everything; `stop` ends it, also after a start that failed or was cancelled.
+    """
+
+    registry: Registry
+    workers: Workers
+
+    def __init__(
+        self,
+        settings: Settings,
+        worker_command: Sequence[str] = COMMAND,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self.settings = settings
+        self._worker_command = worker_command
+        self._backoff = backoff
+        self._undo = contextlib.AsyncExitStack()
+        self._killed = False
+
+    async def start(self, api_port: int = 0) -> None:
+        """Start everything; instances go on loading after this returns.
+
+        Args:
+            api_port: Where the control API listens, so that no instance gets that port.
+
+        Raises:
+            TeiManagerError: Something could not be started; `stop` must be called all the same.
+        """
+        run_dir = self.settings.state.path.parent / "run"
+        store = Store(self.settings.state.path)
+        self._undo.push_async_callback(store.close)
+        await drain_leftovers(run_dir)
+        listener = _listen(self.settings.grpc.host, self.settings.grpc.multiplexer_port)
+        self._undo.callback(listener.close)
+        self.address: tuple[str, int] = listener.getsockname()[:2]
+        self.workers = Workers(
+            self.settings.grpc.workers,
+            self.settings.grpc.model_dump(include=set(_WORKER_OPTIONS)),
+            listener,
+            run_dir,
+            self.settings.instances.log_dir,
+            self._worker_command,
+        )
+        self.registry = Registry(
+            self.settings, store, self.workers, (api_port, self.address[1]), self._backoff
+        )
+        self._undo.push_async_callback(self._stop_instances)
+        self._undo.push_async_callback(self._stop_workers)
+        await self.workers.start()
+        await self.registry.restore()
+
+    async def stop(self) -> None:
+        """End everything, in order and within the times of the settings.
+
+        Cancellation:
+            Must not be cancelled; `kill` makes it quick.
+        """
+        await self._undo.aclose()
+
+    async def _stop_workers(self) -> None:
+        grace = 0.0 if self._killed else self.settings.instances.stop_timeout_secs / 2
+        await self.workers.stop(grace)
+
+    async def _stop_instances(self) -> None:
+        grace = 0.0 if self._killed else self.settings.instances.stop_timeout_secs
+        await self.registry.close(grace)
+
+    def kill(self) -> None:
+        """End every process at once; a `stop` under way, or called next, is quick then."""
+        self._killed = True
+        if hasattr(self, "registry"):
+            self.workers.kill()
+            self.registry.kill()
+
+    def metrics(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        figures = self.registry.figures()
+        names = {row.name for row in figures}
+        workers = worker_families(self.workers.report(), names)
+        return render([*workers, *manager_families(figures, self.workers.serving)])
+
+
+_WORKER_OPTIONS = (
+    "max_parallel_streams",
+    "request_timeout_secs",
+    "max_message_mb",
+    "memory_limit_mb",
+)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bind the multiplexer's port once, without SO_REUSEPORT: a second manager must fail here."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host.strip("[]"), port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        sentence = f"Cannot listen on {host}:{port} ({error.strerror})"
+        raise LaunchFailed(
+            f"{sentence}; stop what holds it or set [grpc] multiplexer_port"
+        ) from error
+    listener.setblocking(False)
+    return listener

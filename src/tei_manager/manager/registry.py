@@ -1,0 +1,254 @@
+"""All instances: creates, finds and removes them, gives out ports, publishes route tables."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+
+from tei_manager.errors import (
+    InstanceExists,
+    InstanceNotFound,
+    InvalidInstanceState,
+    MaxInstancesReached,
+    PortConflict,
+    TeiManagerError,
+)
+from tei_manager.manager import ports
+from tei_manager.manager.instance import Desired, Origin, Record, Status
+from tei_manager.manager.launcher import environment, find_program, read_api_key
+from tei_manager.manager.lifecycle import Backoff, Event
+from tei_manager.manager.store import Store
+from tei_manager.manager.supervisor import Supervisor
+from tei_manager.manager.workers import Workers
+from tei_manager.routes import RouteTable
+from tei_manager.settings import InstanceSpec, Settings
+from tei_manager.telemetry.exposition import InstanceFigures
+
+log = logging.getLogger(__name__)
+
+# The control API and the multiplexer of a default installation, wherever this one listens.
+_NEVER = frozenset({9000, 9001})
+
+# Names whose creations and deletions are counted; above it the oldest is dropped.
+_NAMES_COUNTED = 1000
+
+
+class Registry:
+    """All instances that exist.
+
+    Args:
+        settings: The manager's.
+        store: Open; stays the caller's to close.
+        workers: Started; stays the caller's to stop.
+        own_ports: Ports that the manager itself listens on.
+        backoff: Between attempts to start an instance that crashes.
+
+    Ownership:
+        `close` ends every instance's process and task.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        workers: Workers,
+        own_ports: Iterable[int] = (),
+        backoff: Backoff | None = None,
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.workers = workers
+        self.backoff = backoff or Backoff()
+        self._own_ports = _NEVER | set(own_ports)
+        self._supervisors: dict[str, Supervisor] = {}
+        self._creating = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Supervisor]] = set()
+        self._version = 0
+        self._counted: dict[str, tuple[int, int]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Registry: {list(self._supervisors.values())}>"
+
+    def statuses(self) -> list[Status]:
+        """Return a snapshot of every instance, in order of creation."""
+        statuses = [supervisor.status for supervisor in self._supervisors.values()]
+        return sorted(statuses, key=lambda status: status.record.ordinal)
+
+    def get(self, name: str) -> Supervisor:
+        """Return the owner of an instance.
+
+        Raises:
+            InstanceNotFound: There is none of this name.
+        """
+        try:
+            return self._supervisors[name]
+        except KeyError:
+            raise InstanceNotFound(name) from None
+
+    async def create(self, spec: InstanceSpec, origin: Origin = Origin.API) -> Supervisor:
+        """Make an instance, written down before this returns, and start it if it says so.
+
+        Raises:
+            TeiManagerError: It cannot exist beside the others or could never be started; nothing
+                has been made.
+
+        Cancellation:
+            Stops the waiting only, so that no half of an instance is left behind.
+        """
+        task = asyncio.create_task(self._create(spec, origin), name=f"create {spec.name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def _create(self, spec: InstanceSpec, origin: Origin) -> Supervisor:
+        async with self._creating:
+            self._check(spec)
+            port, metrics_port = (0, 0) if spec.backend == "external" else self._ports(spec)
+            desired = Desired.RUNNING if spec.autostart else Desired.STOPPED
+            record = await self.store.insert(spec, port, metrics_port, desired, origin)
+            supervisor = self._adopt(record)
+        created, deleted = self._counted.pop(spec.name, (0, 0))
+        self._counted[spec.name] = created + 1, deleted
+        if len(self._counted) > _NAMES_COUNTED:
+            del self._counted[next(iter(self._counted))]
+        if spec.autostart:
+            await supervisor.request(Event.START)
+        return supervisor
+
+    def _check(self, spec: InstanceSpec) -> None:
+        if spec.name in self._supervisors:
+            raise InstanceExists(spec.name)
+        limit = self.settings.instances.max
+        if len(self._supervisors) >= limit:
+            raise MaxInstancesReached(
+                f"There are {limit} instances already; delete one or raise [instances] max"
+            )
+        environment(spec, os.environ, read_api_key(spec.api_key_file))
+        if spec.backend != "external":
+            find_program(spec, self.settings.instances.tei_binary)
+
+    def _adopt(self, record: Record) -> Supervisor:
+        supervisor = Supervisor(record, self)
+        self._supervisors[supervisor.name] = supervisor
+        supervisor.start()
+        self.publish()
+        return supervisor
+
+    def _ports(self, spec: InstanceSpec) -> tuple[int, int]:
+        """Return ports for the server and its metrics that are free and nobody else's."""
+        rules, taken = self.settings.instances, self._taken(spec.name)
+        for wanted in (spec.port, spec.prometheus_port):
+            if wanted is not None and (wanted in taken or not ports.is_free(wanted)):
+                raise PortConflict(f"Port {wanted} is in use; choose another or leave it out")
+            taken.add(wanted or 0)
+        if spec.port is not None and spec.port == spec.prometheus_port:
+            raise PortConflict("port and prometheus_port are the same; change one of them")
+        port = spec.port or ports.choose(range(rules.port_start, rules.port_end + 1), taken)
+        metrics = range(rules.metrics_port_start, rules.metrics_port_end + 1)
+        return port, spec.prometheus_port or ports.choose(metrics, taken | {port})
+
+    def _taken(self, but: str) -> set[int]:
+        records = [s.record for s in self._supervisors.values() if s.name != but]
+        claimed = {port for record in records for port in (record.port, record.prometheus_port)}
+        return claimed | self._own_ports
+
+    def with_free_ports(self, record: Record) -> Record:
+        """Return the record with ports that can be bound now (see `supervisor.World`)."""
+        if ports.is_free(record.port) and ports.is_free(record.prometheus_port):
+            return record
+        port, metrics_port = self._ports(record.spec)
+        return replace(record, port=port, prometheus_port=metrics_port)
+
+    async def delete(self, name: str) -> None:
+        """End an instance and remove it; returns when its process is gone.
+
+        Raises:
+            InstanceNotFound: There is none of this name.
+            InvalidInstanceState: It belongs to the settings file.
+            StateFailed: It could not be removed from the store; it is stopped.
+
+        Cancellation:
+            Stops the waiting only.
+        """
+        supervisor = self.get(name)
+        if supervisor.record.origin is Origin.FILE:
+            raise InvalidInstanceState(
+                f"Instance '{name}' belongs to the settings file; remove its [[instance]] there"
+            )
+        await supervisor.request(Event.DELETE)
+        await supervisor.deleted()
+
+    def forget(self, supervisor: Supervisor) -> None:
+        """Remove an instance that is gone (see `supervisor.World`)."""
+        del self._supervisors[supervisor.name]
+        created, deleted = self._counted.get(supervisor.name, (0, 0))
+        self._counted[supervisor.name] = created, deleted + 1
+        self.workers.forget(supervisor.name)
+        self.publish()
+
+    def publish(self) -> None:
+        """Send the workers a table of all routes as they are now."""
+        self._version += 1
+        routes = [supervisor.route() for supervisor in self._supervisors.values()]
+        default = self.settings.grpc.default_instance
+        self.workers.publish(RouteTable(self._version, routes, default))
+
+    async def announce(self) -> None:
+        """Publish, and wait within a limit until every worker that serves has the table."""
+        self.publish()
+        await self.workers.acknowledged(self._version)
+
+    async def restore(self) -> None:
+        """Bring back the instances of the store and of the settings file.
+
+        The file owns its instances: one that it no longer has is removed, one that it changed is
+        replaced. All others come back as they were last wanted. Nothing is waited for.
+        """
+        wanted = {spec.name: spec for spec in self.settings.instance}
+        for record in await self.store.records():
+            spec = wanted.get(record.spec.name)
+            if spec == record.spec and record.origin is Origin.API:
+                record = replace(record, origin=Origin.FILE)
+                await self.store.update(record)
+            if spec == record.spec or (spec is None and record.origin is Origin.API):
+                wanted.pop(record.spec.name, None)
+                await self._bring_back(record)
+            else:
+                await self.store.delete(record)
+        for spec in wanted.values():
+            try:
+                await self.create(spec, Origin.FILE)
+            except TeiManagerError as error:
+                log.error("Instance '%s' of the settings file: %s", spec.name, error)
+
+    async def _bring_back(self, record: Record) -> None:
+        supervisor = self._adopt(record)
+        restored = self.settings.state.restore or record.origin is Origin.FILE
+        if record.desired is Desired.RUNNING and restored:
+            await supervisor.request(Event.START)
+
+    def figures(self) -> list[InstanceFigures]:
+        """Return what is counted for each instance that exists."""
+        return [
+            InstanceFigures(
+                status.name,
+                status.record.spec.model_id,
+                *self._counted.get(status.name, (0, 0)),
+                status.record.restarts,
+                status.probe_failures,
+            )
+            for status in self.statuses()
+        ]
+
+    async def close(self, grace: float) -> None:
+        """End all instances at the same time; each gets ``grace`` seconds before SIGKILL."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(s.close(grace) for s in self._supervisors.values()))
+
+    def kill(self) -> None:
+        """Kill all instances at once; `close` still has to be awaited."""
+        for supervisor in self._supervisors.values():
+            supervisor.kill()

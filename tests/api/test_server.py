@@ -1,0 +1,187 @@
+"""``tei-manager serve`` as a process: what it says, how signals end it, what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from control_plane import FAKE_WORKER, alive, free_ports, group_members, stub_binary
+
+# The command line, with a stand-in for the mux worker.
+_SERVE = f"""
+import sys
+from tei_manager.manager import manager
+manager.Manager.__init__.__defaults__ = ({FAKE_WORKER!r}, None)
+from tei_manager.cli.main import main
+main()
+"""
+
+
+class Served:
+    """A serving manager: its process and the address of its API."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[dict[str, Any]] = []
+        serving = self.read_until("Serving: ")
+        self.url = re.findall(r"http://[0-9.:]+", serving)[0]
+
+    def read_until(self, begin: str) -> str:
+        """Read the log up to a line; the test's time-out ends a wait for one that never comes."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(json.loads(line))
+            if self.lines[-1]["message"].startswith(begin):
+                return str(self.lines[-1]["message"])
+        raise AssertionError(f"no line {begin!r} in {self.lines}")
+
+    def create(self, name: str, *extra_args: str) -> Any:
+        body = {"name": name, "model_id": "m", "extra_args": extra_args}
+        url = f"{self.url}/instances"
+        return httpx.post(url, json=body, params={"wait": 30}, timeout=40, trust_env=False).json()
+
+    def end(self, number: int, limit: float = 30) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(limit)
+
+
+def _command(folder: Path, *flags: str, **instances: Any) -> list[str]:
+    start = free_ports(6)
+    config = folder / "config.toml"
+    config.write_text(
+        f"""
+        [api]
+        port = 0
+        [grpc]
+        multiplexer_port = 0
+        [instances]
+        port_start = {start}
+        port_end = {start + 2}
+        metrics_port_start = {start + 3}
+        metrics_port_end = {start + 5}
+        tei_binary = "{stub_binary(folder)}"
+        log_dir = "{folder / "logs"}"
+        stop_timeout_secs = {instances.get("stop_timeout_secs", 5.0)}
+        [state]
+        path = "{folder / "state.db"}"
+        [log]
+        format = "json"
+        """
+    )
+    return [sys.executable, "-c", _SERVE, "serve", "--config", str(config), *flags]
+
+
+@contextmanager
+def served(folder: Path, **instances: Any) -> Iterator[Served]:
+    command = _command(folder, **instances)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield Served(process)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                process.send_signal(signal.SIGINT)
+                process.wait(20)
+
+
+def _children(served: Served) -> list[int]:
+    return [child.pid for child in psutil.Process(served.process.pid).children(recursive=True)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_stops_everything_in_order_and_leaves_no_process(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with served(tmp_path) as manager:
+        view = manager.create("a", "--fork")
+        children = _children(manager)
+        assert view["pid"] in children
+        assert len(children) >= 3, "worker, router, the router's child"
+        assert manager.end(number) == 0
+        assert [pid for pid in children if alive(pid)] == []
+        assert group_members(view["pid"]) == []
+
+
+def test_second_interrupt_does_not_wait_for_an_instance_that_ignores_the_first(
+    tmp_path: Path,
+) -> None:
+    with served(tmp_path, stop_timeout_secs=300.0) as manager:
+        view = manager.create("a", "--ignore-sigterm", "--fork")
+        manager.process.send_signal(signal.SIGINT)
+        manager.read_until("Stopping")
+        assert alive(view["pid"])
+        assert manager.end(signal.SIGINT, limit=10) == 0
+        assert group_members(view["pid"]) == []
+
+
+def test_instances_come_back_with_the_next_manager(tmp_path: Path) -> None:
+    with served(tmp_path) as manager:
+        manager.create("a")
+        manager.end(signal.SIGTERM)
+    with served(tmp_path) as manager:
+        rows = httpx.get(f"{manager.url}/instances", trust_env=False).json()
+        assert [row["name"] for row in rows] == ["a"]
+        assert rows[0]["status"] in ("starting", "running")
+
+
+def test_port_of_the_multiplexer_is_held_by_the_manager_and_its_worker(tmp_path: Path) -> None:
+    with served(tmp_path) as manager:
+        address = manager.lines[-1]["message"].rpartition("gRPC on ")[2]
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port)), timeout=5):
+            pass
+        assert manager.end(signal.SIGTERM) == 0
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((host, int(port)), timeout=5)
+
+
+def _fails(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("Error: ")
+    assert "Traceback" not in done.stderr
+    return last
+
+
+@pytest.mark.parametrize("flag", ["--api-port", "--grpc-port"])
+def test_busy_port_is_named_in_one_sentence(tmp_path: Path, flag: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as squatter:
+        port = squatter.getsockname()[1]
+        sentence = _fails(_command(tmp_path, flag, str(port)))
+    assert f"Cannot listen on 127.0.0.1:{port}" in sentence
+    assert "port" in sentence
+
+
+def test_second_manager_on_the_same_state_is_refused(tmp_path: Path) -> None:
+    with served(tmp_path) as manager:
+        sentence = _fails(_command(tmp_path))
+        assert f"Another TEI Manager (pid {manager.process.pid})" in sentence
+
+
+def test_signal_while_workers_start_stops_the_start(tmp_path: Path) -> None:
+    command = _command(tmp_path)
+    deaf = f"({sys.executable!r}, '-c', 'import signal; print(1, flush=True); signal.pause()')"
+    command[2] = command[2].replace(repr(FAKE_WORKER), deaf)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        log = tmp_path / "logs" / "mux-worker-0.log"
+        (tmp_path / "logs").mkdir()
+        os.mkfifo(log)
+        with log.open() as output:
+            assert output.readline() == "1\n"
+        children = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert [pid for pid in children if alive(pid)] == []

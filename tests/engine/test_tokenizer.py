@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tei_manager.engine.model import ModelUnusable
+from tei_manager.engine.tokenizer import Direction, Tokenizer, _byte_offsets
+from tei_manager.grpc.status import Code, StatusError
+
+
+@pytest.fixture(scope="module")
+def tokenizer(minilm: Path) -> Tokenizer:
+    return Tokenizer(minilm / "tokenizer.json", 8)
+
+
+def test_truncation_keeps_special_tokens_and_cuts_the_end_that_was_asked_for(
+    tokenizer: Tokenizer,
+) -> None:
+    text = "one two three four five six seven eight"
+    right = tokenizer.encode("", text, Direction.RIGHT).ids
+    left = tokenizer.encode("", text, Direction.LEFT).ids
+    assert tokenizer.decode(right, skip_special=False) == "[CLS] one two three four five six [SEP]"
+    assert (
+        tokenizer.decode(left, skip_special=False) == "[CLS] three four five six seven eight [SEP]"
+    )
+
+
+def test_exactly_the_longest_input_is_allowed_and_one_more_is_not(tokenizer: Tokenizer) -> None:
+    assert len(tokenizer.encode("", "a b c d e f", None)) == 8
+    with pytest.raises(StatusError) as refusal:
+        tokenizer.encode("", "a b c d e f g", None)
+    assert refusal.value.code is Code.INVALID_ARGUMENT
+    assert refusal.value.message == (
+        "Input validation error: `inputs` must have less than 8 tokens. Given: 9"
+    )
+
+
+def test_the_character_guard_counts_the_input_and_not_the_prompt(tokenizer: Tokenizer) -> None:
+    assert tokenizer.encode("p " * 3000, "x" * 2000, Direction.RIGHT)
+    with pytest.raises(StatusError, match="less than 2000 characters. Given: 2001"):
+        tokenizer.encode("", "x" * 2001, None)
+
+
+def test_the_guard_cuts_bytes_and_only_between_characters(tokenizer: Tokenizer) -> None:
+    assert tokenizer.guard("x" * 2001, truncate=True) == "x" * 2000
+    assert tokenizer.guard("é" * 2001, truncate=True) == "é" * 1000
+    odd = "x" + "é" * 2000
+    assert tokenizer.guard(odd, truncate=True) == odd
+
+
+def test_offsets_are_utf8_bytes_and_texts_are_what_stands_there(tokenizer: Tokenizer) -> None:
+    rows = [(token.text, token.span) for token in tokenizer.tokens("", "Hé 世界", special=True)]
+    assert rows == [
+        ("[CLS]", None),
+        ("Hé", (0, 3)),
+        ("世", (4, 7)),
+        ("界", (7, 10)),
+        ("[SEP]", None),
+    ]
+
+
+def test_a_combining_mark_belongs_to_its_character(tokenizer: Tokenizer) -> None:
+    rows = [
+        (token.text, token.span) for token in tokenizer.tokens("", "e\u0301tude", special=False)
+    ]
+    assert rows == [("e\u0301t", (0, 4)), ("ude", (4, 7))]
+
+
+def test_a_special_token_typed_in_the_text_is_not_special(tokenizer: Tokenizer) -> None:
+    first, second, *_ = tokenizer.tokens("", "[SEP]", special=True)
+    assert (first.span, second.id, second.span) == (None, 102, (0, 5))
+
+
+def test_offsets_count_from_the_start_of_the_prompt(tokenizer: Tokenizer) -> None:
+    tokens = tokenizer.tokens("query: ", "x", special=False)
+    assert tokens[-1].span == (7, 8)
+
+
+def test_ids_that_the_vocabulary_lacks_are_passed_over(tokenizer: Tokenizer) -> None:
+    assert tokenizer.decode([101, 7592, 2**32 - 1, 102], skip_special=True) == "hello"
+
+
+@given(st.text())
+def test_byte_offsets_are_those_of_the_encoded_text(text: str) -> None:
+    offsets = _byte_offsets(text)
+    raw = text.encode("utf-8", "surrogatepass")
+    assert len(offsets) == len(text) + 1
+    for index, character in enumerate(text):
+        piece = raw[offsets[index] : offsets[index + 1]]
+        assert piece.decode("utf-8", "surrogatepass") == character
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelUnusable, match="Cannot read the tokenizer"):
+        Tokenizer(tmp_path / "tokenizer.json", 8)

@@ -1,0 +1,149 @@
+"""How an instance is started: its arguments, its environment, its process group."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from control_plane import alive, group_members
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from tei_manager.errors import InvalidGpuId, LaunchFailed
+from tei_manager.manager.launcher import (
+    GroupProcess,
+    arguments,
+    environment,
+    find_program,
+    read_api_key,
+)
+from tei_manager.manager.logfile import LogFile
+from tei_manager.settings import MANAGED_FLAGS, InstanceSpec
+
+SPEC = InstanceSpec(name="a", model_id="org/model")
+
+
+def test_arguments_are_flags_with_their_values_in_one_word() -> None:
+    spec = SPEC.model_copy(update={"pooling": "mean", "extra_args": ("--auto-truncate=false",)})
+    assert arguments(spec, 8081, 9100) == [
+        "--model-id=org/model",
+        "--pooling=mean",
+        "--max-batch-tokens=16384",
+        "--max-concurrent-requests=512",
+        "--hostname=127.0.0.1",
+        "--port=8081",
+        "--prometheus-port=9100",
+        "--json-output",
+        "--auto-truncate=false",
+    ]
+
+
+@given(st.text(max_size=20), st.lists(st.text(max_size=20), max_size=3))
+def test_whatever_is_accepted_sets_no_managed_flag_twice(model: str, extra: list[str]) -> None:
+    extra = [*extra, *(f"--{text}" for text in extra)]
+    try:
+        spec = InstanceSpec(name="a", model_id=model, extra_args=tuple(extra))
+    except ValidationError:
+        return
+    words = arguments(spec, 1, 2)
+    assert all(re.fullmatch(r"--[a-z0-9][a-z0-9-]*(=.*)?", word) for word in words)
+    flags = [word.partition("=")[0] for word in words]
+    assert all(flags.count(flag) <= 1 for flag in MANAGED_FLAGS)
+
+
+def test_environment_keeps_what_a_model_needs_and_nothing_else() -> None:
+    parent = {"PATH": "p", "HF_TOKEN": "t", "PORT": "1", "API_KEY": "k", "TEI_SECRET": "s"}
+    assert environment(SPEC, parent, "") == {"PATH": "p", "HF_TOKEN": "t"}
+    assert environment(SPEC, parent, "mine")["API_KEY"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("visible", "gpu_id", "device"),
+    [(None, 1, "1"), ("2,3", 1, "3"), ("GPU-aa, GPU-bb", 0, "GPU-aa")],
+)
+def test_gpu_counts_within_those_that_the_manager_sees(
+    visible: str | None, gpu_id: int, device: str
+) -> None:
+    spec = SPEC.model_copy(update={"gpu_id": gpu_id})
+    parent = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    assert environment(spec, parent, "")["CUDA_VISIBLE_DEVICES"] == device
+
+
+def test_gpu_that_the_manager_does_not_see_is_refused() -> None:
+    spec = SPEC.model_copy(update={"gpu_id": 2})
+    with pytest.raises(InvalidGpuId, match="lists 2 GPUs"):
+        environment(spec, {"CUDA_VISIBLE_DEVICES": "0,1"}, "")
+
+
+def test_engine_takes_the_place_of_a_missing_router_and_says_so() -> None:
+    program = find_program(SPEC, "no-such-router")
+    assert program.kind == "engine"
+    assert program.command == (sys.executable, "-m", "tei_manager.engine")
+    assert "no-such-router" in program.note
+
+
+def test_router_that_is_there_is_preferred(tmp_path: Path) -> None:
+    program = find_program(SPEC, sys.executable)
+    assert (program.kind, program.command, program.note) == ("tei", (sys.executable,), "")
+    forced = SPEC.model_copy(update={"backend": "engine"})
+    assert find_program(forced, sys.executable).kind == "engine"
+
+
+def test_api_key_is_the_first_line_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("secret \nrest\n")
+    assert read_api_key(str(tmp_path / "key")) == "secret"
+    assert read_api_key(None) == ""
+    with pytest.raises(LaunchFailed, match="cannot be read"):
+        read_api_key(str(tmp_path / "none"))
+
+
+async def _start(tmp_path: Path, code: str) -> tuple[GroupProcess, LogFile]:
+    log = LogFile(tmp_path / "log")
+    return await GroupProcess.start([sys.executable, "-c", code], dict(os.environ), log), log
+
+
+@pytest.mark.asyncio
+async def test_end_of_a_process_is_told_in_words(tmp_path: Path) -> None:
+    process, log = await _start(tmp_path, "print('hello'); raise SystemExit(3)")
+    assert await process.wait() == "exited with code 3"
+    assert log.read().lines == ["hello"]
+    process, _ = await _start(tmp_path, "import os; os.kill(os.getpid(), 9)")
+    assert await process.wait() == "was ended by SIGKILL"
+    await process.end(1)
+
+
+@pytest.mark.asyncio
+async def test_process_is_its_own_session_without_our_files_and_terminal(tmp_path: Path) -> None:
+    code = "import os; print(os.getsid(0) == os.getpid(), os.read(0, 1), os.listdir('/dev/fd'))"
+    process, log = await _start(tmp_path, code)
+    await process.wait()
+    (line,) = log.read().lines
+    assert line.startswith("True b''")
+    assert len(re.findall(r"'\d+'", line)) <= 4, "stdin, stdout, stderr and the folder itself"
+
+
+@pytest.mark.asyncio
+async def test_cancelled_end_leaves_nobody_behind(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "deaf")
+    code = (
+        "import signal; signal.signal(15, signal.SIG_IGN);"
+        f"open({str(tmp_path / 'deaf')!r}, 'w').close(); signal.pause()"
+    )
+    process, _ = await _start(tmp_path, code)
+    await asyncio.to_thread((tmp_path / "deaf").read_text)  # returns when it ignores SIGTERM
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(process.end(60), 0.1)
+    assert await process.wait() == "was ended by SIGKILL"
+    assert group_members(process.pid) == []
+    assert not alive(process.pid)
+
+
+@pytest.mark.asyncio
+async def test_program_that_is_not_there_is_an_error_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(LaunchFailed, match="no-such-program"):
+        await GroupProcess.start(["/no-such-program"], {}, LogFile(tmp_path / "log"))

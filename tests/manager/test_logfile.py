@@ -1,0 +1,81 @@
+"""Logs: appended by the process, sliced like a list, kept within a size."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tei_manager.manager.logfile import LogFile
+
+LINE = st.text(st.characters(blacklist_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=5)
+INDEX = st.none() | st.integers(-9, 9)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(LINE, max_size=6), INDEX, INDEX)
+def test_slice_is_that_of_a_python_list(
+    tmp_path: Path, lines: list[str], start: int | None, end: int | None
+) -> None:
+    log = LogFile(tmp_path / "log")
+    log.path.write_text("".join(line + "\n" for line in lines), "utf-8")
+    found = log.read(start, end)
+    assert found.lines == lines[start:end]
+    assert found.lines == (lines[found.start : found.end] if found.start < found.end else [])
+    assert found.total == len(lines)
+
+
+def test_log_that_is_not_there_is_empty(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "log")
+    assert (log.read().lines, log.tail(3), log.size()) == ([], [], 0)
+
+
+def test_bytes_that_are_no_text_do_not_fail(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "log")
+    log.path.write_bytes(b"a\xff\n")
+    assert log.read().lines == ["a\N{REPLACEMENT CHARACTER}"]
+
+
+def test_writer_goes_on_at_the_beginning_after_a_cut(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "folder" / "log")
+    writer = log.open()
+    os.write(writer, b"old\n" * 10)
+    log.keep_within(limit=100)
+    assert log.size() == 40, "under the limit"
+    log.keep_within(limit=39)
+    os.write(writer, b"new\n")
+    os.close(writer)
+    assert log.path.read_bytes() == b"new\n"
+    assert log.path.with_name("log.1").read_bytes() == b"old\n" * 10
+    log.delete()
+    assert list(log.path.parent.iterdir()) == []
+
+
+def test_symbolic_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "log").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="log"):
+        LogFile(tmp_path / "log").open()
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_follower_gets_whole_lines_once_each_and_notices_a_cut(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "log")
+    log.path.write_bytes(b"one\ntw")
+    text, offset = log.read_from(0)
+    assert text == "one\n"
+    log.path.write_bytes(b"one\ntwo\n")
+    text, offset = log.read_from(offset)
+    assert (text, log.read_from(offset)[0]) == ("two\n", "")
+    log.path.write_bytes(b"cut\n")
+    assert log.read_from(offset)[0] == "cut\n"
+
+
+def test_tail_reads_a_window_only(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "log")
+    log.path.write_bytes(b"x" * 100 + b"\nlast\n")
+    assert log.tail(1) == ["last"]
+    assert log.tail(5, window=8) == ["xx", "last"]
+    assert log.tail(5, window=0) == []
