@@ -49,9 +49,7 @@ def pin(core: int) -> None:
 def running(argv: list[str], port: int, core: int) -> Iterator[int]:
     """Run a program until the block ends, entered once it listens; yields its process id."""
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            argv, stdout=output, stderr=output, preexec_fn=lambda: pin(core)
-        )
+        process = subprocess.Popen(argv, stdout=output, stderr=output, preexec_fn=lambda: pin(core))
         try:
             _await_port(process, port, output)
             yield process.pid
@@ -110,17 +108,21 @@ def _envoy_binary() -> Path:
     return Path(spec.origin).parent / "_bin" / "envoy"
 
 
+_TYPES = "type.googleapis.com/envoy.extensions."
+_MANAGER = "filters.network.http_connection_manager"
+
+
 def _envoy_config(port: int, backend_port: int) -> dict[str, object]:
     http2 = {
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "@type": _TYPES + "upstreams.http.v3.HttpProtocolOptions",
                 "explicit_http_config": {"http2_protocol_options": {}},
             }
         }
     }
     manager = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "@type": _TYPES + _MANAGER + ".v3.HttpConnectionManager",
         "stat_prefix": "bench",
         "codec_type": "HTTP2",
         "route_config": {
@@ -137,9 +139,7 @@ def _envoy_config(port: int, backend_port: int) -> dict[str, object]:
         "http_filters": [
             {
                 "name": "envoy.filters.http.router",
-                "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
-                },
+                "typed_config": {"@type": _TYPES + "filters.http.router.v3.Router"},
             }
         ],
     }
@@ -149,7 +149,7 @@ def _envoy_config(port: int, backend_port: int) -> dict[str, object]:
             {
                 "filters": [
                     {
-                        "name": "envoy.filters.network.http_connection_manager",
+                        "name": "envoy." + _MANAGER,
                         "typed_config": manager,
                     }
                 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from control_plane import Rig, alive, group_members, running
+from control_plane import Rig, alive, group_members, running, survivors
 
 from tei_manager.manager.lifecycle import Backoff
 
@@ -96,7 +96,7 @@ async def test_process_that_ignores_sigterm_is_killed_with_its_children(tmp_path
         view = await rig.create("a", "--ignore-sigterm", "--fork")
         assert len(group_members(view["pid"])) == 2
         assert (await rig.api.delete("/instances/a")).status_code == 204
-        assert group_members(view["pid"]) == []
+        assert survivors(view["pid"]) == []
 
 
 async def test_children_of_a_process_that_died_are_killed_too(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ async def test_children_of_a_process_that_died_are_killed_too(tmp_path: Path) ->
         again = await rig.until("a", "running")
         assert again["pid"] != view["pid"]
         assert again["restarts"] == 1
-        assert group_members(view["pid"]) == []
+        assert survivors(view["pid"]) == []
 
 
 async def test_crash_is_noticed_at_once_and_told_in_the_history(tmp_path: Path) -> None:
@@ -136,6 +136,18 @@ async def test_crash_loop_ends_in_failed_with_the_last_words(tmp_path: Path) -> 
         assert view["restarts"] == 2
         (tmp_path / "poison").unlink()
         assert (await rig.post("a", "start"))["status"] == "running"
+
+
+async def test_instance_that_dies_later_is_started_again_until_it_is_a_loop(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as rig:
+        assert (await rig.create("a", "--die-after=0.5"))["status"] == "running"
+        failed = await rig.until("a", "failed")
+        assert "exited with code 7" in failed["status_reason"]
+        assert "the stub dies as it was told" in failed["status_reason"]
+        events = (await rig.api.get("/instances/a/events")).json()
+        assert [event["event"] for event in events].count("next attempt") == 2
 
 
 async def test_start_up_time_out_is_enforced_for_each_instance(tmp_path: Path) -> None:
@@ -315,6 +327,6 @@ async def test_many_instances_churned_at_once_leave_nothing_behind(tmp_path: Pat
 
     async with running(tmp_path) as rig:
         pids = await asyncio.gather(*(life(rig, f"n{number}") for number in range(4)))
-        assert [group_members(pid) for pid in pids] == [[], [], [], []]
+        assert [survivors(pid) for pid in pids] == [[], [], [], []]
         assert (await rig.api.get("/instances")).json() == []
         assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["mux-worker-0.log"]

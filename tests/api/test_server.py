@@ -10,14 +10,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
-from control_plane import FAKE_WORKER, alive, free_ports, group_members, stub_binary
+from control_plane import FAKE_WORKER, alive, free_ports, stub_binary, survivors
 
 # The command line, with a stand-in for the mux worker.
 _SERVE = f"""
@@ -74,6 +74,7 @@ def _command(folder: Path, *flags: str, **instances: Any) -> list[str]:
         tei_binary = "{stub_binary(folder)}"
         log_dir = "{folder / "logs"}"
         stop_timeout_secs = {instances.get("stop_timeout_secs", 5.0)}
+        on_exit = "{instances.get("on_exit", "stop")}"
         [state]
         path = "{folder / "state.db"}"
         [log]
@@ -110,8 +111,8 @@ def test_signal_stops_everything_in_order_and_leaves_no_process(
         assert view["pid"] in children
         assert len(children) >= 3, "worker, router, the router's child"
         assert manager.end(number) == 0
+        assert survivors(view["pid"]) == []
         assert [pid for pid in children if alive(pid)] == []
-        assert group_members(view["pid"]) == []
 
 
 def test_second_interrupt_does_not_wait_for_an_instance_that_ignores_the_first(
@@ -123,7 +124,7 @@ def test_second_interrupt_does_not_wait_for_an_instance_that_ignores_the_first(
         manager.read_until("Stopping")
         assert alive(view["pid"])
         assert manager.end(signal.SIGINT, limit=10) == 0
-        assert group_members(view["pid"]) == []
+        assert survivors(view["pid"]) == []
 
 
 def test_instances_come_back_with_the_next_manager(tmp_path: Path) -> None:
@@ -134,6 +135,60 @@ def test_instances_come_back_with_the_next_manager(tmp_path: Path) -> None:
         rows = httpx.get(f"{manager.url}/instances", trust_env=False).json()
         assert [row["name"] for row in rows] == ["a"]
         assert rows[0]["status"] in ("starting", "running")
+
+
+def _show(manager: Served, name: str) -> Any:
+    return httpx.get(f"{manager.url}/instances/{name}", trust_env=False).json()
+
+
+@pytest.fixture
+def outliving() -> Iterator[list[int]]:
+    """Numbers of process groups that outlive a manager; killed at last if the test fails."""
+    groups: list[int] = []
+    yield groups
+    for group in groups:
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+
+
+def test_sigterm_leaves_instances_running_if_told_so_and_the_next_manager_goes_on_with_them(
+    tmp_path: Path, outliving: list[int]
+) -> None:
+    with served(tmp_path, on_exit="leave") as manager:
+        pid = manager.create("a", "--fork")["pid"]
+        outliving.append(pid)
+        assert manager.end(signal.SIGTERM) == 0
+        assert alive(pid)
+    with served(tmp_path, on_exit="leave") as manager:
+        manager.read_until("Instance 'a': ready")
+        view = _show(manager, "a")
+        assert (view["pid"], view["restarts"]) == (pid, 0)
+        assert manager.end(signal.SIGINT) == 0
+        assert survivors(pid) == []
+
+
+def test_instances_of_a_manager_that_was_killed_are_found_again_or_ended(
+    tmp_path: Path, outliving: list[int]
+) -> None:
+    with served(tmp_path) as manager:
+        kept = manager.create("kept")["pid"]
+        outliving.append(kept)
+        lost = manager.create("lost")["pid"]
+        httpx.post(f"{manager.url}/instances/lost/stop", params={"wait": 30}, trust_env=False)
+        assert not alive(lost)
+        manager.end(signal.SIGKILL)
+        assert alive(kept)
+    with served(tmp_path) as manager:
+        manager.read_until("Instance 'kept': ready")
+        assert _show(manager, "kept")["pid"] == kept
+        assert _show(manager, "lost")["status"] == "stopped"
+        os.kill(kept, signal.SIGKILL)
+        manager.read_until("Instance 'kept': ready")
+        again = _show(manager, "kept")
+        assert again["pid"] != kept
+        assert again["restarts"] == 1
+        assert manager.end(signal.SIGINT) == 0
+        assert not alive(again["pid"])
 
 
 def test_port_of_the_multiplexer_is_held_by_the_manager_and_its_worker(tmp_path: Path) -> None:

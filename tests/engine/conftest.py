@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import numpy as np
@@ -24,7 +24,17 @@ ROOT = Path(__file__).parents[2]
 
 Weights = dict[str, NDArray[np.float32]]
 Forward = Callable[[dict[str, Any], Weights, list[int]], NDArray[np.float64]]
-StartEngine = Callable[..., tuple[str, "subprocess.Popen[str]"]]
+
+
+class RunningEngine(NamedTuple):
+    """An engine that is ready: where its two ports are, and its process."""
+
+    address: str
+    metrics: str
+    process: subprocess.Popen[str]
+
+
+StartEngine = Callable[..., RunningEngine]
 MakeModel = Callable[..., tuple[Path, dict[str, Any], Weights]]
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghij"]
@@ -145,12 +155,10 @@ def _command(model: str | Path, *flags: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def start_engine(graph_cache_home: Path) -> Iterator[StartEngine]:
-    """Return a starter of engines: (model, *flags, **environment) to (address, process)."""
+    """Return a starter of engines: (model, *flags, **environment)."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(
-        model: str | Path, *flags: str, **environment: str
-    ) -> tuple[str, subprocess.Popen[str]]:
+    def start(model: str | Path, *flags: str, **environment: str) -> RunningEngine:
         variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src")}
         variables |= {"XDG_CACHE_HOME": str(graph_cache_home), "HOME": str(graph_cache_home)}
         process = subprocess.Popen(
@@ -160,7 +168,7 @@ def start_engine(graph_cache_home: Path) -> Iterator[StartEngine]:
             text=True,
         )
         started.append(process)
-        return _address_of(process), process
+        return _ready(process)
 
     yield start
     for process in started:
@@ -168,22 +176,28 @@ def start_engine(graph_cache_home: Path) -> Iterator[StartEngine]:
         process.communicate()
 
 
-def _address_of(process: subprocess.Popen[str]) -> str:
-    """Read the log until the engine is ready and return the address that it names."""
+def _ready(process: subprocess.Popen[str]) -> RunningEngine:
+    """Read the log until the engine is ready."""
     assert process.stdout is not None
-    address = ""
+    log = ""
     for line in process.stdout:
-        if found := re.search(r"gRPC server: (\S+)", line):
-            address = found[1]
+        log += line
         if "Ready" in line:
-            return address
-    raise AssertionError(f"The engine ended with {process.wait()} before it was ready")
+            addresses = re.findall(r"(?:metrics|server): ([0-9.]+:[0-9]+)", log)
+            return RunningEngine(addresses[1], addresses[0], process)
+    raise AssertionError(f"The engine ended with {process.wait()} before it was ready:\n{log}")
 
 
 @pytest.fixture(scope="session")
-def minilm_address(start_engine: StartEngine) -> str:
-    """The address of an engine that serves MiniLM for the whole run."""
-    return start_engine("all-MiniLM-L6-v2")[0]
+def minilm_engine(start_engine: StartEngine) -> RunningEngine:
+    """An engine that serves MiniLM for the whole run."""
+    return start_engine("all-MiniLM-L6-v2")
+
+
+@pytest.fixture(scope="session")
+def minilm_address(minilm_engine: RunningEngine) -> str:
+    """The address of that engine."""
+    return minilm_engine.address
 
 
 @pytest.fixture(scope="session")

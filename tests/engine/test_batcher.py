@@ -67,7 +67,7 @@ def _text(*ids: int) -> TokenIds:
 
 
 def _first(rows: Array) -> Array:
-    return rows[0].copy()
+    return np.array(rows[0])
 
 
 @asynccontextmanager

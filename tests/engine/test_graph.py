@@ -61,6 +61,8 @@ def test_names_with_the_prefix_of_a_head_model_are_found(make_model: Callable[..
         ({"position_embedding_type": "relative_key"}, "of type 'relative_key' are not known"),
         ({"num_hidden_layers": 3}, "The weights lack the tensor 'encoder.layer.2."),
         ({"hidden_size": "wide"}, "config.json lacks a usable"),
+        ({"hidden_size": 12}, "says 12 hidden units .* does not fit weights that are 16 wide"),
+        ({"num_attention_heads": 5}, "5 heads, which does not fit weights that are 16 wide"),
     ],
 )
 def test_what_would_be_computed_wrong_is_refused_by_name(

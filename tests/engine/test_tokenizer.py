@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as TokenizerFile
+from tokenizers import models, pre_tokenizers
 
 from tei_manager.engine.model import ModelUnusable
 from tei_manager.engine.tokenizer import Direction, Tokenizer, _byte_offsets
@@ -40,7 +42,7 @@ def test_exactly_the_longest_input_is_allowed_and_one_more_is_not(tokenizer: Tok
 
 def test_the_character_guard_counts_the_input_and_not_the_prompt(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode("p " * 3000, "x" * 2000, Direction.RIGHT)
-    with pytest.raises(StatusError, match="less than 2000 characters. Given: 2001"):
+    with pytest.raises(StatusError, match=r"less than 2000 characters\. Given: 2001"):
         tokenizer.encode("", "x" * 2001, None)
 
 
@@ -91,6 +93,14 @@ def test_byte_offsets_are_those_of_the_encoded_text(text: str) -> None:
     for index, character in enumerate(text):
         piece = raw[offsets[index] : offsets[index + 1]]
         assert piece.decode("utf-8", "surrogatepass") == character
+
+
+def test_a_text_without_any_token_is_empty(tmp_path: Path) -> None:
+    words = TokenizerFile(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(StatusError, match="`inputs` cannot be empty"):
+        Tokenizer(tmp_path / "tokenizer.json", 8).encode("", "  ", None)
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:

@@ -135,6 +135,13 @@ def group_members(pgid: int) -> list[int]:
     return members
 
 
+def survivors(pgid: int, limit: float = 5) -> list[int]:
+    """Processes of a group that was killed which still run after a while."""
+    members = [psutil.Process(pid) for pid in group_members(pgid)]
+    psutil.wait_procs(members, timeout=limit)
+    return group_members(pgid)
+
+
 @contextlib.asynccontextmanager
 async def running(
     folder: Path,

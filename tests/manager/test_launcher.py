@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
 import sys
 from pathlib import Path
 
 import pytest
-from control_plane import alive, group_members
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tei_manager.errors import InvalidGpuId, LaunchFailed
 from tei_manager.manager.launcher import (
-    GroupProcess,
     arguments,
     environment,
     find_program,
     read_api_key,
 )
-from tei_manager.manager.logfile import LogFile
 from tei_manager.settings import MANAGED_FLAGS, InstanceSpec
 
 SPEC = InstanceSpec(name="a", model_id="org/model")
@@ -100,50 +95,3 @@ def test_api_key_is_the_first_line_of_its_file(tmp_path: Path) -> None:
     assert read_api_key(None) == ""
     with pytest.raises(LaunchFailed, match="cannot be read"):
         read_api_key(str(tmp_path / "none"))
-
-
-async def _start(tmp_path: Path, code: str) -> tuple[GroupProcess, LogFile]:
-    log = LogFile(tmp_path / "log")
-    return await GroupProcess.start([sys.executable, "-c", code], dict(os.environ), log), log
-
-
-@pytest.mark.asyncio
-async def test_end_of_a_process_is_told_in_words(tmp_path: Path) -> None:
-    process, log = await _start(tmp_path, "print('hello'); raise SystemExit(3)")
-    assert await process.wait() == "exited with code 3"
-    assert log.read().lines == ["hello"]
-    process, _ = await _start(tmp_path, "import os; os.kill(os.getpid(), 9)")
-    assert await process.wait() == "was ended by SIGKILL"
-    await process.end(1)
-
-
-@pytest.mark.asyncio
-async def test_process_is_its_own_session_without_our_files_and_terminal(tmp_path: Path) -> None:
-    code = "import os; print(os.getsid(0) == os.getpid(), os.read(0, 1), os.listdir('/dev/fd'))"
-    process, log = await _start(tmp_path, code)
-    await process.wait()
-    (line,) = log.read().lines
-    assert line.startswith("True b''")
-    assert len(re.findall(r"'\d+'", line)) <= 4, "stdin, stdout, stderr and the folder itself"
-
-
-@pytest.mark.asyncio
-async def test_cancelled_end_leaves_nobody_behind(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "deaf")
-    code = (
-        "import signal; signal.signal(15, signal.SIG_IGN);"
-        f"open({str(tmp_path / 'deaf')!r}, 'w').close(); signal.pause()"
-    )
-    process, _ = await _start(tmp_path, code)
-    await asyncio.to_thread((tmp_path / "deaf").read_text)  # returns when it ignores SIGTERM
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(process.end(60), 0.1)
-    assert await process.wait() == "was ended by SIGKILL"
-    assert group_members(process.pid) == []
-    assert not alive(process.pid)
-
-
-@pytest.mark.asyncio
-async def test_program_that_is_not_there_is_an_error_with_its_name(tmp_path: Path) -> None:
-    with pytest.raises(LaunchFailed, match="no-such-program"):
-        await GroupProcess.start(["/no-such-program"], {}, LogFile(tmp_path / "log"))

@@ -99,19 +99,25 @@ async def instance_logs(
     instance: Instance,
     start: Annotated[int | None, Query(ge=-(2**31), lt=2**31)] = None,
     end: Annotated[int | None, Query(ge=-(2**31), lt=2**31)] = None,
-    follow: Annotated[bool, Query(description="Stream what is written from now on.")] = False,
+    follow: Annotated[
+        bool, Query(description="Stream text: lines from start on, or from now on, for ever.")
+    ] = False,
 ) -> LogsView | StreamingResponse:
     """Lines of the instance's output, sliced like a Python list; ``follow`` streams them."""
     if follow:
-        return StreamingResponse(_follow(instances, instance), media_type="text/plain")
+        lines = _follow(instances, instance, start)
+        return StreamingResponse(lines, media_type="text/plain")
     return LogsView.of(await asyncio.to_thread(instance.log.read, start, end))
 
 
-async def _follow(instances: Registry, instance: Supervisor) -> AsyncIterator[str]:
-    """Yield new lines until the client goes away or the instance does."""
-    offset = instance.log.size()
+async def _follow(
+    instances: Registry, instance: Supervisor, start: int | None
+) -> AsyncIterator[str]:
+    """Yield lines until the client goes away or the instance does."""
+    log = instance.log
+    offset = log.size() if start is None else await asyncio.to_thread(log.offset_of, start)
     while _exists(instances, instance):
-        text, offset = await asyncio.to_thread(instance.log.read_from, offset)
+        text, offset = await asyncio.to_thread(log.read_from, offset)
         if text:
             yield text
         else:

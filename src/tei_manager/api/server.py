@@ -2,6 +2,7 @@
 
 The first SIGINT or SIGTERM stops everything in order: the API takes no more requests, workers
 finish the calls under way, instances end at the same time. A second SIGINT kills what is left.
+With ``[instances] on_exit = "leave"`` SIGTERM leaves the instances running for the next manager.
 """
 
 from __future__ import annotations
@@ -34,6 +35,12 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _Stopping(asyncio.Event):
+    """Set by the first signal, which it remembers."""
+
+    number: signal.Signals | None = None
+
+
 async def serve(settings: Settings) -> None:
     """Run the control plane until a signal ends it.
 
@@ -41,7 +48,7 @@ async def serve(settings: Settings) -> None:
         TeiManagerError: It could not be started; nothing is left running.
     """
     manager = Manager(settings)
-    stopping = asyncio.Event()
+    stopping = _Stopping()
     with _signals(manager, stopping), _listen(settings) as listener:
         host, port = listener.getsockname()[:2]
         starting = asyncio.create_task(manager.start(port))
@@ -56,11 +63,12 @@ async def serve(settings: Settings) -> None:
                     await stopping.wait()
         finally:
             log.info("Stopping")
-            await manager.stop()
+            by_sigterm = stopping.number is signal.SIGTERM
+            await manager.stop(leave=by_sigterm and settings.instances.on_exit == "leave")
             log.info("Stopped")
 
 
-async def _first(starting: asyncio.Task[None], stopping: asyncio.Event) -> None:
+async def _first(starting: asyncio.Task[None], stopping: _Stopping) -> None:
     """Wait for the start, or cancel it if a signal comes before its end."""
     signalled = asyncio.create_task(stopping.wait())
     await asyncio.wait((starting, signalled), return_when=asyncio.FIRST_COMPLETED)
@@ -72,13 +80,14 @@ async def _first(starting: asyncio.Task[None], stopping: asyncio.Event) -> None:
 
 
 @contextlib.contextmanager
-def _signals(manager: Manager, stopping: asyncio.Event) -> Iterator[None]:
+def _signals(manager: Manager, stopping: _Stopping) -> Iterator[None]:
     loop = asyncio.get_running_loop()
 
     def on_signal(number: signal.Signals) -> None:
         if stopping.is_set() and number is signal.SIGINT:
             log.warning("Second interrupt: killing what is left")
             manager.kill()
+        stopping.number = stopping.number or number
         stopping.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -109,6 +118,8 @@ async def _api(manager: Manager, listener: socket.socket) -> AsyncIterator[None]
         log_config=None,
         lifespan="off",
         timeout_graceful_shutdown=_API_GRACE,
+        log_level="warning",
+        proxy_headers=False,
         server_header=False,
     )
     server = _Server(config)

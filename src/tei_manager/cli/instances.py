@@ -43,7 +43,9 @@ def list_instances(api: ApiUrl = default_url(), as_json: AsJson = False) -> None
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("Name", "Status", "Model", "Backend", "Address", "Up", "Restarts", "Reason")
+    table = Table(box=None, pad_edge=False)
+    for heading in ("Name", "Status", "Model", "Backend", "Address", "Up", "Restarts", "Reason"):
+        table.add_column(heading, overflow="fold", no_wrap=heading not in ("Model", "Reason"))
     for row in rows:
         status = Text(row["status"], style=_COLOURS.get(row["status"], ""))
         table.add_row(
@@ -170,10 +172,11 @@ def logs(
     api: ApiUrl = default_url(),
     as_json: AsJson = False,
 ) -> None:
-    """Show the last lines of an instance's output."""
+    """Show the last lines of an instance's output; a followed log is text, never JSON."""
     control = Control(api)
+    if follow:
+        for text in control.stream(_path(name, "logs"), follow=1, start=-lines):
+            print(text, end="", flush=True)
+        return
     found = control.call("GET", _path(name, "logs"), start=-lines)
     print(json.dumps(found, indent=2) if as_json else "\n".join(found["lines"]))
-    if follow:
-        for text in control.stream(_path(name, "logs"), follow=1):
-            print(text, end="", flush=True)

@@ -9,6 +9,7 @@ file; a guess would give wrong vectors that nobody notices.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -109,7 +110,7 @@ def _refuse_other_kinds(architecture: Mapping[str, Any]) -> None:
 def _refuse_dense(directory: Path) -> None:
     """Raise if sentence-transformers would send the pooled vector through a Dense layer."""
     path = directory / "modules.json"
-    if path.is_file() and "models.Dense" in path.read_text(encoding="utf-8", errors="replace"):
+    if path.is_file() and re.search(r'[."]Dense"', path.read_text(encoding="utf-8")):
         raise ModelUnusable("The model has a Dense module, which tei-engine does not apply")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import grpc
+
 from tei_manager.engine.batcher import Array, Inferred
 from tei_manager.engine.config import Pooling
 from tei_manager.engine.metrics import Metrics
@@ -100,8 +101,8 @@ def embed_handlers(
         permits: Shared with the other services.
         window: Most items of one stream between reading and writing.
     """
-    calls = Calls(metrics, permits, window)
-    all_calls = Calls(metrics, permits, min(window, EMBED_ALL_WINDOW))
+    calls = Calls(window, permits, metrics)
+    all_calls = Calls(min(window, EMBED_ALL_WINDOW), permits, metrics)
     methods: dict[str, Handler] = {
         "Embed": calls.unary(tei_pb2.EmbedRequest, service.embed),
         "EmbedStream": calls.stream(tei_pb2.EmbedRequest, service.embed),

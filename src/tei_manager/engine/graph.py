@@ -113,7 +113,7 @@ class _Bert:
         self._constants: list[onnx.TensorProto] = []
 
     def model(self) -> onnx.ModelProto:
-        """Return the whole model, checked by nobody yet but complete."""
+        """Return the whole model."""
         hidden = self._embeddings()
         for index in range(self._layers):
             last = index == self._layers - 1
@@ -134,6 +134,12 @@ class _Bert:
             self._constant(f"{prefix}.{name}.weight")
             for name in ("word_embeddings", "position_embeddings", "token_type_embeddings")
         ]
+        width = self._weights(f"{prefix}.word_embeddings.weight").shape[-1]
+        if width != self._hidden or width % self._heads:
+            raise ModelUnusable(
+                f"config.json says {self._hidden} hidden units and {self._heads} heads, which does"
+                f" not fit weights that are {width} wide"
+            )
         norm = self._norm(f"{prefix}.LayerNorm")
         inputs = ["input_ids", "token_type_ids", *tables, *norm]
         # The second output, a mask index, is required by the operator and used by nobody.

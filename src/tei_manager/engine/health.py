@@ -12,11 +12,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, TypeAlias
-
-from grpc_health.v1 import health_pb2
 
 import grpc
+from grpc_health.v1 import health_pb2
+
+from tei_manager.engine.rpc import Calls, Context, Handler, Running, abort, parse
+from tei_manager.grpc.status import Code, StatusError
 
 _log = logging.getLogger(__name__)
 
@@ -30,8 +31,6 @@ _NEVER = ("tei.v1.Predict", "tei.v1.Rerank")
 
 # Between two tries to bring a failed model back; it costs one token each.
 RETRY_SECONDS = 1.0
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class Health:
@@ -54,7 +53,7 @@ class Health:
 
     def batch_failed(self) -> None:
         """Say that the model fails, and try it until it does not; one try at a time."""
-        if self._recovery is None or self._recovery.done():
+        if not self._closing and (self._recovery is None or self._recovery.done()):
             self._recovery = asyncio.create_task(self._recover())
 
     async def _recover(self) -> None:
@@ -83,53 +82,48 @@ class Health:
             self._closing = True
             self._changed.notify_all()
 
-    async def check(
-        self, request: health_pb2.HealthCheckRequest, context: Context
-    ) -> health_pb2.HealthCheckResponse:
+    async def check(self, request: health_pb2.HealthCheckRequest) -> Running:
         """Answer with the state of one service."""
-        await self._refuse_unknown(request.service, context)
-        return health_pb2.HealthCheckResponse(status=self._states[request.service])
+        return Running.done(health_pb2.HealthCheckResponse(status=self._state(request.service)))
 
-    async def watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:
-        """Send the state of one service, and again when it changes."""
-        await self._refuse_unknown(request.service, context)
-        sent = self._states[request.service]
-        await context.write(health_pb2.HealthCheckResponse(status=sent))
-        while not self._closing:
-            async with self._changed:
-                await self._changed.wait_for(partial(self._has_news, request.service, sent))
-            if self._states[request.service] != sent:
-                sent = self._states[request.service]
-                await context.write(health_pb2.HealthCheckResponse(status=sent))
-
-    def _has_news(self, service: str, sent: int) -> bool:
-        return self._closing or self._states[service] != sent
-
-    async def list(
-        self, _request: health_pb2.HealthListRequest, _context: Context
-    ) -> health_pb2.HealthListResponse:
+    async def list(self, _request: health_pb2.HealthListRequest) -> Running:
         """Answer with the states of all services."""
         statuses = {
             name: health_pb2.HealthCheckResponse(status=state)
             for name, state in self._states.items()
         }
-        return health_pb2.HealthListResponse(statuses=statuses)
+        return Running.done(health_pb2.HealthListResponse(statuses=statuses))
 
-    async def _refuse_unknown(self, service: str, context: Context) -> None:
+    async def watch(self, data: bytes, context: Context) -> None:
+        """Send the state of one service, and again when it changes."""
+        try:
+            service = parse(health_pb2.HealthCheckRequest, data).service
+            await self._send_changes(service, context)
+        except StatusError as error:
+            await abort(context, error)
+
+    async def _send_changes(self, service: str, context: Context) -> None:
+        sent: int | None = None
+        while (state := self._state(service)) != sent:
+            await context.write(health_pb2.HealthCheckResponse(status=state).SerializeToString())
+            sent = state
+            async with self._changed:
+                await self._changed.wait_for(partial(self._has_news, service, sent))
+
+    def _has_news(self, service: str, sent: int) -> bool:
+        return self._closing or self._states[service] != sent
+
+    def _state(self, service: str) -> health_pb2.HealthCheckResponse.ServingStatus:
         if service not in self._states:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "service not registered")
+            raise StatusError(Code.NOT_FOUND, "service not registered")
+        return self._states[service]
 
     def handlers(self) -> grpc.GenericRpcHandler[object, object]:
         """Return the methods of the service."""
-        encode = health_pb2.HealthCheckResponse.SerializeToString
-        decode = health_pb2.HealthCheckRequest.FromString
-        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            "Check": grpc.unary_unary_rpc_method_handler(self.check, decode, encode),
-            "Watch": grpc.unary_stream_rpc_method_handler(self.watch, decode, encode),
-            "List": grpc.unary_unary_rpc_method_handler(
-                self.list,
-                health_pb2.HealthListRequest.FromString,
-                health_pb2.HealthListResponse.SerializeToString,
-            ),
+        calls = Calls()
+        methods: dict[str, Handler] = {
+            "Check": calls.unary(health_pb2.HealthCheckRequest, self.check),
+            "Watch": grpc.unary_stream_rpc_method_handler(self.watch),
+            "List": calls.unary(health_pb2.HealthListRequest, self.list),
         }
         return grpc.method_handlers_generic_handler("grpc.health.v1.Health", methods)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import grpc
+
 from tei_manager import __version__
 from tei_manager.engine.flags import Flags
-from tei_manager.engine.rpc import Context
+from tei_manager.engine.rpc import Calls, Running
 from tei_manager.grpc.proto.tei.v1 import tei_pb2
 
 
@@ -32,10 +31,8 @@ def info_handlers(flags: Flags, max_input_length: int) -> grpc.GenericRpcHandler
         tokenization_workers=flags.tokenization_workers,
     )
 
-    async def info(_request: tei_pb2.InfoRequest, _context: Context) -> tei_pb2.InfoResponse:
-        return response
+    async def info(_request: tei_pb2.InfoRequest) -> Running:
+        return Running.done(response)
 
-    handler: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
-        info, tei_pb2.InfoRequest.FromString, tei_pb2.InfoResponse.SerializeToString
-    )
-    return grpc.method_handlers_generic_handler("tei.v1.Info", {"Info": handler})
+    methods = {"Info": Calls().unary(tei_pb2.InfoRequest, info)}
+    return grpc.method_handlers_generic_handler("tei.v1.Info", methods)

@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Without the program's name; the process's own if ``None``.
     """
     flags = parse_flags(argv, os.environ)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what goes wrong there is reported from here
     start_logging(os.environ.get(LEVEL_VARIABLE, "info"), as_json=flags.json_output)
     try:
         return _run(flags)

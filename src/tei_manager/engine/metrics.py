@@ -14,7 +14,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, make_wsgi_app
+from prometheus_client import (
+    CollectorRegistry,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    make_wsgi_app,
+)
 from prometheus_client.core import Metric
 from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
@@ -62,6 +68,7 @@ class Metrics:
     """
 
     def __init__(self, max_input_length: int) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each of ours
         self.registry = CollectorRegistry()
         self._counters = _Counters()
         self.registry.register(self._counters)
@@ -133,7 +140,7 @@ class Exporter:
 
     Args:
         host: An IP address.
-        port: 0 lets the system choose.
+        port: 0 lets the system choose; `address` says what it chose.
 
     Raises:
         OSError: The port cannot be bound.
@@ -148,7 +155,9 @@ class Exporter:
         )
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics")
         self._thread.start()
-        _log.info("Serving Prometheus metrics: %s:%s", host, self._server.server_port)
+        shown = f"[{host}]" if ":" in host else host
+        self.address = f"{shown}:{self._server.server_port}"
+        _log.info("Serving Prometheus metrics: %s", self.address)
 
     def close(self) -> None:
         """Stop answering."""

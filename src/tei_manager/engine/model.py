@@ -20,7 +20,7 @@ _PACKAGED = {
 }
 
 # What the engine can read of a repository; everything else in it stays where it is.
-_WANTED_FILES = ("*.json", "model*.safetensors", "onnx/model.onnx", "onnx/model.onnx_data")
+_WANTED_FILES = ("*.json", "model.safetensors", "onnx/model.onnx", "onnx/model.onnx_data")
 
 
 class ModelUnusable(Exception):

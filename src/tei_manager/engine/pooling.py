@@ -53,9 +53,8 @@ def finish(vector: Vector, dimensions: int | None, *, normalize: bool) -> Vector
         if dimensions > vector.size:
             raise invalid("`dimensions` should be smaller than the maximum embedding dimension.")
         vector = vector[:dimensions]
-    if normalize:
-        vector = _unit(vector)
-    return finite(vector)
+    finite(vector)
+    return _unit(vector) if normalize else vector
 
 
 def finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -66,9 +65,9 @@ def finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _unit(vector: Vector) -> Vector:
+    """Return the vector at unit length; what is too short for that has no direction."""
     wide = vector.astype(np.float64)
-    length = np.sqrt(np.dot(wide, wide))
-    if length == 0:
-        return np.full_like(vector, np.nan)
-    scaled: Vector = vector * np.float32(1.0 / length)
-    return scaled
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        scale = np.float32(1.0 / np.sqrt(np.dot(wide, wide)))
+        scaled: Vector = vector * scale
+    return finite(scaled)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import grpc
 from google.protobuf import descriptor_pb2, text_format
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-import grpc
 from tei_manager.grpc.proto.tei.v1 import tei_pb2
 
 _VERSIONS = ("v1", "v1alpha")

@@ -1,10 +1,11 @@
 """The statuses by which TEI refuses a request, with TEI's words.
 
 Clients match on these texts, so a text is changed only when TEI changes it. Where TEI aborts its
-process (an unknown truncation direction) or sends NaN, the words are ours. Three rows of TEI's
+process (an unknown truncation direction) or sends NaN, the words are ours. Four rows of TEI's
 table are given by the gRPC library below us, in its own words: a message over 4 MiB is
-RESOURCE_EXHAUSTED and not OUT_OF_RANGE; a compressed message is UNIMPLEMENTED, as in TEI; an
-unknown method is UNIMPLEMENTED, as in TEI, and has a text.
+RESOURCE_EXHAUSTED and not OUT_OF_RANGE; a call whose deadline passes is DEADLINE_EXCEEDED and not
+CANCELLED; a compressed message is UNIMPLEMENTED, as in TEI; an unknown method is UNIMPLEMENTED, as
+in TEI, and has a text.
 """
 
 from __future__ import annotations
@@ -104,3 +105,8 @@ def undecodable(reason: str) -> Refusal:
     """Answer a message that is no protobuf of its type."""
     message = f"failed to decode Protobuf message: {reason}"
     return Refusal(Code.INTERNAL, message, "validation")
+
+
+def missing() -> Refusal:
+    """Answer a unary call that ended before its message."""
+    return Refusal(Code.INTERNAL, "Missing request message.", "validation")

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from typing import NoReturn
 
 import grpc
+
 from tei_manager.engine.metrics import Metrics
 from tei_manager.engine.permits import Permits
 from tei_manager.engine.pipeline import cut_of
@@ -52,7 +53,7 @@ def predict_handlers(
     metrics: Metrics, permits: Permits, window: int
 ) -> grpc.GenericRpcHandler[object, object]:
     """Return the methods of ``tei.v1.Predict``; arguments as for `embed_handlers`."""
-    calls = Calls(metrics, permits, window)
+    calls = Calls(window, permits, metrics)
     methods: dict[str, Handler] = {
         "Predict": calls.unary(tei_pb2.PredictRequest, predict),
         "PredictStream": calls.stream(tei_pb2.PredictRequest, predict),
@@ -66,7 +67,7 @@ def rerank_handlers(
     metrics: Metrics, permits: Permits, window: int
 ) -> grpc.GenericRpcHandler[object, object]:
     """Return the methods of ``tei.v1.Rerank``; arguments as for `embed_handlers`."""
-    calls = Calls(metrics, permits, window)
+    calls = Calls(window, permits, metrics)
     methods: dict[str, Handler] = {
         "Rerank": calls.unary(tei_pb2.RerankRequest, rerank, method="batch"),
         "RerankStream": grpc.stream_unary_rpc_method_handler(rerank_stream),

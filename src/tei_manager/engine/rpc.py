@@ -14,7 +14,9 @@ Rules of a stream
     3. Whatever ends the call withdraws what is still queued.
 
 Messages come and go as bytes: a message that cannot be decoded is refused in TEI's words, which the
-library's own decoding would not do, and in its place in the stream.
+library's own decoding would not do, and in its place in the stream. To the library a unary method
+of ours takes a stream: a call that ends without its message is then answered, where the library's
+own unary handlers leave such a caller waiting for ever.
 """
 
 from __future__ import annotations
@@ -24,13 +26,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
+import grpc
 from google.protobuf.message import DecodeError, Message
 
-import grpc
 from tei_manager.engine.cost import Cost
 from tei_manager.engine.metrics import Metrics
 from tei_manager.engine.permits import Permits
-from tei_manager.engine.refusals import Refusal, undecodable
+from tei_manager.engine.refusals import Refusal, missing, undecodable
 from tei_manager.grpc.status import StatusError
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -104,12 +106,14 @@ async def abort(context: Context, error: StatusError) -> NoReturn:
     raise AssertionError("abort always raises")
 
 
-def parse(kind: type[_Request], data: bytes) -> _Request:
+def parse(kind: type[_Request], data: bytes | None) -> _Request:
     """Return a decoded request.
 
     Raises:
-        Refusal: INTERNAL, the bytes are no such message.
+        Refusal: INTERNAL, there is no message or the bytes are none of this kind.
     """
+    if data is None:
+        raise missing()
     try:
         return kind.FromString(data)
     except DecodeError as error:
@@ -120,15 +124,17 @@ class Calls:
     """Makes method handlers.
 
     Args:
-        metrics: Counts unary calls and failures, of methods that need permits.
-        permits: What a request needs while it is under way; ``None`` if it needs none.
         window: Most items of one stream between reading and writing.
+        permits: What a request needs while it is under way; ``None`` if it needs none.
+        metrics: Counts unary calls and failures; ``None`` for methods that TEI does not count.
     """
 
-    def __init__(self, metrics: Metrics, permits: Permits | None, window: int) -> None:
-        self._metrics = metrics if permits else None
-        self._permits = permits
+    def __init__(
+        self, window: int = 1, permits: Permits | None = None, metrics: Metrics | None = None
+    ) -> None:
         self._window = window
+        self._permits = permits
+        self._metrics = metrics
 
     def unary(
         self,
@@ -146,11 +152,11 @@ class Calls:
             method: ``single`` or ``batch``, the label that TEI counts it under.
         """
 
-        async def handle(data: bytes, context: Context) -> bytes:
+        async def handle(requests: AsyncIterator[bytes], context: Context) -> bytes:
             if self._metrics is not None:
                 self._metrics.request_started(method)
             try:
-                request = parse(kind, data)
+                request = parse(kind, await anext(requests, None))
                 if check is not None:
                     check(request)
                 reply = await self._answer(begin, request)
@@ -163,7 +169,7 @@ class Calls:
                 await context.send_initial_metadata(reply.cost.headers())
             return reply.message.SerializeToString()
 
-        return grpc.unary_unary_rpc_method_handler(handle)
+        return grpc.stream_unary_rpc_method_handler(handle)
 
     async def _answer(self, begin: Begin[_Request], request: _Request) -> Reply:
         """Begin and wait, holding a permit."""

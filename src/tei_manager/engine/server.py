@@ -18,6 +18,7 @@ import os
 import signal
 
 import grpc
+
 from tei_manager.engine.auth import ApiKey
 from tei_manager.engine.batcher import Array, Batcher, Inferred
 from tei_manager.engine.embed_service import EmbedService, embed_handlers
@@ -117,7 +118,7 @@ class Engine:
         tokenize = TokenizeService(self._pipeline)
         return [
             embed_handlers(embed, self._metrics, permits, window),
-            tokenize_handlers(tokenize, self._metrics, window),
+            tokenize_handlers(tokenize, window),
             info_handlers(self._flags, model.tokenizer.max_length),
             predict_handlers(self._metrics, permits, window),
             rerank_handlers(self._metrics, permits, window),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import grpc
-from tei_manager.engine.metrics import Metrics
+
 from tei_manager.engine.pipeline import Pipeline
 from tei_manager.engine.refusals import empty, tokenizer_failed
 from tei_manager.engine.rpc import Calls, Handler, Running
@@ -57,16 +57,15 @@ def _simple(token: Token) -> tei_pb2.SimpleToken:
 
 
 def tokenize_handlers(
-    service: TokenizeService, metrics: Metrics, window: int
+    service: TokenizeService, window: int
 ) -> grpc.GenericRpcHandler[object, object]:
     """Return the methods of ``tei.v1.Tokenize``.
 
     Args:
         service: Answers them.
-        metrics: Not touched by methods that need no permit.
         window: Most items of one stream between reading and writing.
     """
-    calls = Calls(metrics, None, window)
+    calls = Calls(window)
     methods: dict[str, Handler] = {
         "Tokenize": calls.unary(tei_pb2.EncodeRequest, service.tokenize),
         "TokenizeStream": calls.stream(tei_pb2.EncodeRequest, service.tokenize),

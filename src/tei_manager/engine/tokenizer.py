@@ -16,7 +16,7 @@ import numpy as np
 import tokenizers
 
 from tei_manager.engine.model import ModelUnusable
-from tei_manager.engine.refusals import invalid
+from tei_manager.engine.refusals import empty, invalid
 
 # TEI's guard before tokenising: no model has tokens that are longer on average.
 CHARACTERS_PER_TOKEN = 250
@@ -84,12 +84,15 @@ class Tokenizer:
             cut: The end at which a text that is too long loses tokens; ``None`` refuses it.
 
         Raises:
-            StatusError: INVALID_ARGUMENT, the text is too long and must not be cut.
+            StatusError: INVALID_ARGUMENT, the text is too long and must not be cut, or has no
+                tokens at all.
         """
         text = self.guard(text, truncate=cut is not None)
         tokenizer = self._whole if cut is None else self._cut[cut]
         encoding = tokenizer.encode(prefix + text)
         count = len(encoding.ids)
+        if count == 0:
+            raise empty("inputs")
         if count > self.max_length:
             raise invalid(f"`inputs` must have less than {self.max_length} tokens. Given: {count}")
         return TokenIds(encoding.ids, encoding.type_ids)

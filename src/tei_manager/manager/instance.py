@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from tei_manager.manager.process import Runtime
 from tei_manager.routes import RouteState
 from tei_manager.settings import InstanceSpec
 
@@ -37,6 +38,7 @@ class Record:
         desired: What somebody last asked for.
         origin: Who owns it.
         restarts: Starts after the first, over the whole life of the instance.
+        runtime: The process that was started last; it may have ended since.
     """
 
     spec: InstanceSpec
@@ -47,6 +49,7 @@ class Record:
     desired: Desired = Desired.RUNNING
     origin: Origin = Origin.API
     restarts: int = 0
+    runtime: Runtime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Start the process of an instance and end it: argv, environment, process group, output.
+"""What is started for an instance: the program, its arguments and its environment.
 
 Rules of this file
     1. A list of arguments, never a shell; values in the form ``--flag=value``, so that no value
@@ -7,30 +7,21 @@ Rules of this file
        name (``PORT``, ``HOSTNAME``, ``API_KEY``: landmine L14), so only what is named in
        `_KEPT` and `_KEPT_PREFIXES` is handed down.
     3. ``--hostname`` is always an IP address: the router reads any other text as 0.0.0.0 (L13).
-    4. A session of its own: Ctrl-C on the manager's terminal does not reach it, and it is ended
-       as a whole group, children of the router included.
-
-Known flaw
-    The rest of a group is killed by its number after its leader was reaped. If the group is empty
-    the number could belong to a new group by then; the system hands numbers out in a circle, so
-    this would take thousands of new processes within a millisecond.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tei_manager.errors import InvalidGpuId, LaunchFailed
+from tei_manager.manager.instance import Record
 from tei_manager.manager.logfile import LogFile
+from tei_manager.manager.process import GroupProcess
 from tei_manager.settings import InstanceSpec
 
 _KEPT = frozenset({
@@ -141,88 +132,22 @@ def read_api_key(file: str | None) -> str:
     return lines[0].strip() if lines else ""
 
 
-class GroupProcess:
-    """A running program in a session of its own, with its output in a log file.
+def launch(program: Program, record: Record, api_key: str, log: LogFile) -> GroupProcess:
+    """Start the process of an instance.
+
+    Args:
+        program: From `find_program`.
+        record: With the ports to use.
+        api_key: From `read_api_key`.
+        log: Where its output goes.
+
+    Raises:
+        TeiManagerError: It could not be started.
 
     Ownership:
-        Made by `start`; whoever holds it must `end` it, also after it ended by itself, because
-        it may have left children.
+        The process is the caller's to end.
     """
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self.started_at = datetime.now(UTC)
-
-    def __repr__(self) -> str:
-        return f"<GroupProcess {self.pid}: {self._process.returncode}>"
-
-    @classmethod
-    async def start(
-        cls, command: list[str], env: dict[str, str], log: LogFile, pass_fds: tuple[int, ...] = ()
-    ) -> GroupProcess:
-        """Start a program.
-
-        Raises:
-            LaunchFailed: The program or its log file cannot be opened.
-        """
-        try:
-            output = log.open()
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *command,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=asyncio.subprocess.STDOUT,
-                    env=env,
-                    start_new_session=True,
-                    pass_fds=pass_fds,
-                )
-            finally:
-                os.close(output)
-        except OSError as error:
-            raise LaunchFailed(f"Cannot start '{command[0]}' ({error})") from error
-        return cls(process)
-
-    @property
-    def pid(self) -> int:
-        """Of the program; also the number of its group."""
-        return self._process.pid
-
-    async def wait(self) -> str:
-        """Return in words how the program ended, once it has."""
-        code = await self._process.wait()
-        if code >= 0:
-            return f"exited with code {code}"
-        try:
-            return f"was ended by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"was ended by signal {-code}"
-
-    async def end(self, grace: float) -> None:
-        """End the whole group: SIGTERM, after ``grace`` seconds SIGKILL.
-
-        Children that the program leaves behind are killed as soon as it has ended.
-
-        Args:
-            grace: Seconds; 0 kills at once.
-
-        Cancellation:
-            Kills the group before it is passed on.
-        """
-        try:
-            if grace > 0:
-                self._signal(signal.SIGTERM)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._process.wait(), grace)
-        finally:
-            self.kill()
-        await self._process.wait()
-
-    def kill(self) -> None:
-        """Kill the whole group at once; `end` still has to be awaited."""
-        self._signal(signal.SIGKILL)
-
-    def _signal(self, number: signal.Signals) -> None:
-        # PermissionError: macOS says so of a group in which only zombies are left.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
+    env = environment(record.spec, os.environ, api_key)
+    log.keep_within()
+    flags = arguments(record.spec, record.port, record.prometheus_port)
+    return GroupProcess.start([*program.command, *flags], env, log)

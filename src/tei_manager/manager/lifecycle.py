@@ -80,7 +80,6 @@ class Action(Enum):
 
     LAUNCH = "launch the process and begin to probe"
     END = "withdraw the route, then end the whole process group"
-    ANNOUNCE = "publish the route and wait until every worker knows it"
     AWAIT_RETRY = "begin the back-off"
     CANCEL_RETRY = "stop the back-off"
     FORGET = "remove every trace"
@@ -106,7 +105,8 @@ ENDING = frozenset({Phase.STOPPING, Phase.RESTARTING, Phase.FAILING, Phase.DELET
 """Phases in which `Action.END` is under way."""
 
 RESTING = frozenset({Phase.STOPPED, Phase.RUNNING, Phase.UNHEALTHY, Phase.FAILED, Phase.DELETED})
-"""Phases that last until something happens; what ``?wait=`` waits for."""
+"""Phases that last until something happens; what ``?wait=`` waits for. They are shown only after
+every worker knows of them, so that a caller never finds 9001 behind 9000."""
 
 ALIVE = (Phase.STARTING, Phase.RUNNING, Phase.UNHEALTHY)
 """Phases in which a process is there, and nobody is ending it."""
@@ -151,10 +151,10 @@ def _table() -> dict[tuple[Phase, Event], Decision]:
     row(p.BACKOFF, e.DELETE, p.DELETED, a.CANCEL_RETRY, a.FORGET)
     row(p.BACKOFF, e.RETRY, p.STARTING, a.LAUNCH)
 
-    row(p.STARTING, e.READY, p.RUNNING, a.ANNOUNCE)
+    row(p.STARTING, e.READY, p.RUNNING)
     row(p.STARTING, e.UNUSABLE, p.FAILING, a.END)
     row(p.STARTING, e.LAUNCH_FAILED, p.FAILED)
-    row(p.UNHEALTHY, e.READY, p.RUNNING, a.ANNOUNCE)
+    row(p.UNHEALTHY, e.READY, p.RUNNING)
     row(p.RUNNING, e.SICK, p.UNHEALTHY)
     for phase in (p.RUNNING, p.UNHEALTHY):
         row(phase, e.HOPELESS, p.RECOVERING, a.END)

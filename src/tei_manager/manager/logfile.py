@@ -60,9 +60,15 @@ class LogFile:
 
     def read(self, start: int | None = None, end: int | None = None) -> Lines:
         """Return ``lines[start:end]`` with the meaning that Python gives to it."""
-        lines = self._text(0).splitlines()
+        lines = _split(self._bytes(0))
         first, last, _ = slice(start, end).indices(len(lines))
         return Lines(lines[first:last], first, last, len(lines))
+
+    def offset_of(self, start: int) -> int:
+        """Return the byte offset at which ``lines[start:]`` begins; whole lines only count."""
+        lines = self._bytes(0).split(b"\n")[:-1]
+        first = slice(start, None).indices(len(lines))[0]
+        return sum(len(line) + 1 for line in lines[:first])
 
     def read_from(self, offset: int) -> tuple[str, int]:
         """Return the whole lines after a byte offset, and the offset after them."""
@@ -74,15 +80,12 @@ class LogFile:
 
     def tail(self, count: int, window: int = 8192) -> list[str]:
         """Return the last lines, at most ``count`` and as far as they fit into the window."""
-        return self._text(max(0, self.size() - window)).splitlines()[-count:]
+        return _split(self._bytes(max(0, self.size() - window)))[-count:]
 
     def delete(self) -> None:
         """Remove the file and its older half."""
         self.path.unlink(missing_ok=True)
         self._older.unlink(missing_ok=True)
-
-    def _text(self, offset: int) -> str:
-        return self._bytes(offset).decode("utf-8", "replace")
 
     def _bytes(self, offset: int) -> bytes:
         try:
@@ -91,3 +94,9 @@ class LogFile:
                 return file.read(2 * MAX_BYTES)
         except FileNotFoundError:
             return b""
+
+
+def _split(text: bytes) -> list[str]:
+    """Return the lines, of which only a line feed makes one: JSON may hold other separators."""
+    lines = text.decode("utf-8", "replace").split("\n")
+    return lines if lines[-1] else lines[:-1]

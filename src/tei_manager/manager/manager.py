@@ -56,6 +56,7 @@ class Manager:
         self._backoff = backoff
         self._undo = contextlib.AsyncExitStack()
         self._killed = False
+        self._leave = False
 
     async def start(self, api_port: int = 0) -> None:
         """Start everything; instances go on loading after this returns.
@@ -89,12 +90,16 @@ class Manager:
         await self.workers.start()
         await self.registry.restore()
 
-    async def stop(self) -> None:
+    async def stop(self, leave: bool = False) -> None:
         """End everything, in order and within the times of the settings.
+
+        Args:
+            leave: Leave the instances running; the next manager goes on with them.
 
         Cancellation:
             Must not be cancelled; `kill` makes it quick.
         """
+        self._leave = leave
         await self._undo.aclose()
 
     async def _stop_workers(self) -> None:
@@ -103,7 +108,7 @@ class Manager:
 
     async def _stop_instances(self) -> None:
         grace = 0.0 if self._killed else self.settings.instances.stop_timeout_secs
-        await self.registry.close(grace)
+        await self.registry.close(grace, self._leave and not self._killed)
 
     def kill(self) -> None:
         """End every process at once; a `stop` under way, or called next, is quick then."""

@@ -15,10 +15,10 @@ import asyncio
 import contextlib
 from dataclasses import dataclass
 
+import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2
 
-import grpc
 from tei_manager.grpc.proto.tei.v1 import tei_pb2
 
 # A batch of 16,384 tokens on a CPU takes seconds, and Info waits behind none of it; 5 s is what

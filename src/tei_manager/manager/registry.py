@@ -20,6 +20,7 @@ from tei_manager.manager import ports
 from tei_manager.manager.instance import Desired, Origin, Record, Status
 from tei_manager.manager.launcher import environment, find_program, read_api_key
 from tei_manager.manager.lifecycle import Backoff, Event
+from tei_manager.manager.process import GroupProcess
 from tei_manager.manager.store import Store
 from tei_manager.manager.supervisor import Supervisor
 from tei_manager.manager.workers import Workers
@@ -181,13 +182,13 @@ class Registry:
         await supervisor.request(Event.DELETE)
         await supervisor.deleted()
 
-    def forget(self, supervisor: Supervisor) -> None:
+    async def forget(self, supervisor: Supervisor) -> None:
         """Remove an instance that is gone (see `supervisor.World`)."""
         del self._supervisors[supervisor.name]
         created, deleted = self._counted.get(supervisor.name, (0, 0))
         self._counted[supervisor.name] = created, deleted + 1
         self.workers.forget(supervisor.name)
-        self.publish()
+        await self.announce()
 
     def publish(self) -> None:
         """Send the workers a table of all routes as they are now."""
@@ -217,6 +218,7 @@ class Registry:
                 wanted.pop(record.spec.name, None)
                 await self._bring_back(record)
             else:
+                await self._end_leftover(record)
                 await self.store.delete(record)
         for spec in wanted.values():
             try:
@@ -229,6 +231,15 @@ class Registry:
         restored = self.settings.state.restore or record.origin is Origin.FILE
         if record.desired is Desired.RUNNING and restored:
             await supervisor.request(Event.START)
+        else:
+            await self._end_leftover(record)
+
+    @staticmethod
+    async def _end_leftover(record: Record) -> None:
+        """Kill what an earlier manager, killed itself, left running though nobody wants it."""
+        if (process := GroupProcess.adopt(record.runtime)) is not None:
+            log.warning("Instance '%s': killing its leftover process", record.spec.name)
+            await process.end(0)
 
     def figures(self) -> list[InstanceFigures]:
         """Return what is counted for each instance that exists."""
@@ -243,10 +254,15 @@ class Registry:
             for status in self.statuses()
         ]
 
-    async def close(self, grace: float) -> None:
-        """End all instances at the same time; each gets ``grace`` seconds before SIGKILL."""
+    async def close(self, grace: float, leave: bool = False) -> None:
+        """End all instances at the same time.
+
+        Args:
+            grace: Seconds that each gets before SIGKILL.
+            leave: Leave the processes running for the next manager instead.
+        """
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(s.close(grace) for s in self._supervisors.values()))
+        await asyncio.gather(*(s.close(grace, leave) for s in self._supervisors.values()))
 
     def kill(self) -> None:
         """Kill all instances at once; `close` still has to be awaited."""

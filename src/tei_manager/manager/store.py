@@ -19,10 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from tei_manager.errors import StateFailed
 from tei_manager.manager.instance import Desired, HistoryEntry, Origin, Record
+from tei_manager.manager.process import Runtime
 from tei_manager.settings import InstanceSpec
 
 T = TypeVar("T")
@@ -32,6 +33,8 @@ VERSION = 1
 
 # Enough for weeks of a healthy instance and for the whole story of a crash loop.
 EVENTS_KEPT = 500
+
+_RUNTIME: TypeAdapter[Runtime | None] = TypeAdapter(Runtime | None)
 
 _SCHEMA = f"""
 CREATE TABLE instances (
@@ -43,7 +46,8 @@ CREATE TABLE instances (
     prometheus_port INTEGER NOT NULL,
     desired TEXT NOT NULL,
     origin TEXT NOT NULL,
-    restarts INTEGER NOT NULL DEFAULT 0
+    restarts INTEGER NOT NULL DEFAULT 0,
+    runtime TEXT NOT NULL DEFAULT 'null'
 ) STRICT;
 CREATE TABLE events (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -101,23 +105,24 @@ class Store:
         """
         query = (
             "SELECT ordinal, name, spec, created_at, port, prometheus_port, desired, origin,"
-            " restarts FROM instances ORDER BY ordinal"
+            " restarts, runtime FROM instances ORDER BY ordinal"
         )
         rows = await self._run(lambda: self._db.execute(query).fetchall())
         return [self._record(row) for row in rows]
 
-    def _record(self, row: tuple[int, str, str, str, int, int, str, str, int]) -> Record:
-        ordinal, name, spec, created_at, port, prometheus_port, desired, origin, restarts = row
+    def _record(self, row: tuple[int, str, str, str, int, int, str, str, int, str]) -> Record:
+        ordinal, name, spec, created, port, metrics_port, desired, origin, restarts, run = row
         try:
             return Record(
                 InstanceSpec.model_validate_json(spec),
                 ordinal,
-                datetime.fromisoformat(created_at),
+                datetime.fromisoformat(created),
                 port,
-                prometheus_port,
+                metrics_port,
                 Desired(desired),
                 Origin(origin),
                 restarts,
+                _RUNTIME.validate_json(run),
             )
         except (ValidationError, ValueError) as error:
             sentence = f"State file {self.path}: instance '{name}' is damaged; restore a backup"
@@ -144,12 +149,13 @@ class Store:
         return Record(spec, ordinal, created, port, prometheus_port, desired, origin)
 
     async def update(self, record: Record) -> None:
-        """Write what may change in a record: ports, desired state, owner, restarts."""
+        """Write what may change in a record: ports, desired state, owner, restarts, process."""
         values = (record.port, record.prometheus_port, record.desired, record.origin,
-                  record.restarts, record.ordinal)  # fmt: skip
+                  record.restarts, _RUNTIME.dump_json(record.runtime).decode(),
+                  record.ordinal)  # fmt: skip
         await self._write(
             "UPDATE instances SET port = ?, prometheus_port = ?, desired = ?, origin = ?,"
-            " restarts = ? WHERE ordinal = ?",
+            " restarts = ?, runtime = ? WHERE ordinal = ?",
             values,
         )
 

@@ -7,8 +7,8 @@ Rules of this file
        generation of the process that it is about; news about an earlier process is dropped.
     3. Written before announced: desired state and history are in the store before the answer.
     4. `status` is replaced, never changed; readers take it without asking.
-    5. Shown as running only after the workers have the route; withdrawn from the workers before
-       the process gets its first signal.
+    5. A phase that lasts is shown only after the workers know of it; a route is withdrawn from
+       them before the process gets its first signal.
 """
 
 from __future__ import annotations
@@ -27,13 +27,7 @@ from typing import Any, Protocol
 
 from tei_manager.errors import InstanceNotFound, StateFailed, TeiManagerError
 from tei_manager.manager.instance import Desired, Record, Status
-from tei_manager.manager.launcher import (
-    GroupProcess,
-    arguments,
-    environment,
-    find_program,
-    read_api_key,
-)
+from tei_manager.manager.launcher import find_program, launch, read_api_key
 from tei_manager.manager.lifecycle import (
     ALIVE,
     RESTING,
@@ -46,6 +40,7 @@ from tei_manager.manager.lifecycle import (
 )
 from tei_manager.manager.logfile import LogFile
 from tei_manager.manager.probe import Answer, Probe
+from tei_manager.manager.process import GroupProcess
 from tei_manager.manager.store import Store
 from tei_manager.manager.watch import Rules, Watch
 from tei_manager.routes import Route, RouteState
@@ -81,8 +76,8 @@ class World(Protocol):
             TeiManagerError: A port that was asked for is taken, or none is free.
         """
 
-    def forget(self, supervisor: Supervisor) -> None:
-        """Remove a supervisor whose instance is gone."""
+    async def forget(self, supervisor: Supervisor) -> None:
+        """Remove a supervisor whose instance is gone, from the workers' tables, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +180,8 @@ class Supervisor:
         if self._failure is not None:
             raise self._failure
 
-    async def close(self, grace: float) -> None:
-        """End the process and the owner task; what was last asked for stays in the store."""
+    async def close(self, grace: float, leave: bool = False) -> None:
+        """End the owner task and the process, which may ``leave`` running for the next manager."""
         ending = self._helpers.pop("end", None)
         tasks = [task for task in (self._owner, *self._helpers.values()) if task is not None]
         for task in tasks:
@@ -194,6 +189,12 @@ class Supervisor:
         if self._watch is not None:
             await self._watch.close()
         await asyncio.gather(*tasks, *filter(None, [ending]), return_exceptions=True)
+        if leave and self._process is not None:
+            self._process.release()
+            self._process = None
+        await self._end_process(grace)
+
+    async def _end_process(self, grace: float) -> None:
         if self._process is not None:
             await self._process.end(grace)
             self._process = None
@@ -245,6 +246,8 @@ class Supervisor:
         self._enter(decision.phase, news.detail)
         for action in decision.actions:
             await self._act(action, news.event)
+        if self.phase in RESTING and not self._forgotten:
+            await self._world.announce()
         self._show(state=self.phase.shown)
 
     def _count_crash(self, news: _News) -> _News:
@@ -260,7 +263,7 @@ class Supervisor:
             await self._update(replace(self.record, desired=desired))
 
     async def _remember(self, news: _News) -> None:
-        log.info("Instance '%s': %s %s", self.name, news.event.value, news.detail)
+        log.info("Instance '%s': %s", self.name, f"{news.event.value} {news.detail}".rstrip())
         try:
             await self._world.store.remember(self.name, news.event.value, news.detail)
         except StateFailed:
@@ -269,13 +272,13 @@ class Supervisor:
             log.exception("Instance '%s': history could not be written", self.name)
 
     def _enter(self, phase: Phase, detail: str) -> None:
-        """Change the phase; the workers learn it at once, others when the actions are done."""
+        """Change the phase; the workers learn it at once, others when the workers know."""
         if phase is Phase.RUNNING:
             self._running_since = time.monotonic()
         # What failed keeps its reason while it is being ended.
         reason = self.status.reason if phase in (Phase.FAILED, Phase.BACKOFF) else ""
         self.phase, self._routed = phase, phase.shown
-        state = self.status.state if phase is Phase.RUNNING else phase.shown
+        state = self.status.state if phase in RESTING else phase.shown
         self._show(state=state, reason=detail or reason)
         self._world.publish()
 
@@ -287,8 +290,6 @@ class Supervisor:
                 if self._watch is not None:
                     self._watch.cancel()
                 self._help("end", self._end())
-            case Action.ANNOUNCE:
-                await self._world.announce()
             case Action.AWAIT_RETRY:
                 delay = self._crashes.delay(random.random())  # noqa: S311 - jitter
                 self._help("retry", self._retry(delay))
@@ -304,9 +305,10 @@ class Supervisor:
             if cause is not Event.START:
                 await self._update(replace(self.record, restarts=self.record.restarts + 1))
             self._api_key = read_api_key(self.record.spec.api_key_file)
-            if not self._external:
+            if not self._external and not self._adopt():
                 await self._spawn()
         except (TeiManagerError, OSError) as error:
+            await self._end_process(0)
             await self._handle(_News(Event.LAUNCH_FAILED, str(error)))
         else:
             self._begin_watch()
@@ -315,31 +317,30 @@ class Supervisor:
         await self._world.store.update(record)
         self._show(record=record)
 
+    def _adopt(self) -> bool:
+        """Go on with the process of an earlier manager, if it still runs."""
+        runtime = self.record.runtime
+        self._process = GroupProcess.adopt(runtime)
+        if self._process is None or runtime is None:
+            return False
+        log.info("Instance '%s': goes on with process %d", self.name, runtime.pid)
+        self._show(backend=runtime.kind, pid=runtime.pid, started_at=runtime.started_at)
+        return True
+
     async def _spawn(self) -> None:
         record = self._world.with_free_ports(self.record)
-        if record != self.record:
-            await self._update(record)
-        spec = record.spec
-        program = find_program(spec, self._world.settings.instances.tei_binary)
+        program = find_program(record.spec, self._world.settings.instances.tei_binary)
         if program.note:
             log.warning("Instance '%s': %s", self.name, program.note)
             await self._world.store.remember(self.name, "fallback", program.note)
-        env = environment(spec, os.environ, self._api_key)
-        self.log.keep_within()
-        command = [*program.command, *arguments(spec, record.port, record.prometheus_port)]
-        self._process = await GroupProcess.start(command, env, self.log)
-        self._show(backend=program.kind, port=record.port, pid=self._process.pid,
-                   started_at=self._process.started_at)  # fmt: skip
+        self._process = launch(program, record, self._api_key, self.log)
+        runtime = self._process.runtime(program.kind)
+        await self._update(replace(record, runtime=runtime))
+        self._show(backend=program.kind, port=record.port, pid=runtime.pid,
+                   started_at=runtime.started_at)  # fmt: skip
 
     def _begin_watch(self) -> None:
-        health, spec = self._world.settings.health, self.record.spec
-        limit = spec.startup_timeout_secs or self._world.settings.instances.startup_timeout_secs
-        rules = Rules(
-            spec.model_id,
-            None if self._external else limit,
-            health.interval_secs,
-            0 if self._external else health.failures_before_restart,
-        )
+        rules = Rules.of(self.record.spec, self._world.settings)
         probe = Probe(self.status.host, self.status.port, self._api_key)
         post = partial(self._post, self._generation)
         self._watch = Watch(rules, probe, self.log, post, self._saw)
@@ -349,11 +350,12 @@ class Supervisor:
         try:
             await self._world.store.delete(self.record)
         except StateFailed as error:
-            self._failure = error
             self._enter(Phase.STOPPED, str(error))
+            self._show(state=Phase.STOPPED.shown)
+            self._failure = error
             return
         self.log.delete()
-        self._world.forget(self)
+        await self._world.forget(self)
         self._forgotten = True
 
     def _post(self, generation: int, event: Event, detail: str) -> None:
@@ -362,9 +364,7 @@ class Supervisor:
     async def _end(self) -> None:
         generation = self._generation
         await self._world.announce()
-        if self._process is not None:
-            await self._process.end(self._world.settings.instances.stop_timeout_secs)
-            self._process = None
+        await self._end_process(self._world.settings.instances.stop_timeout_secs)
         self._show(pid=None, started_at=None)
         self._post(generation, Event.GONE, "")
 

@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tei_manager.manager.launcher import GroupProcess
 from tei_manager.manager.lifecycle import Event, probe_verdict
 from tei_manager.manager.logfile import LogFile
 from tei_manager.manager.probe import Answer, Probe
+from tei_manager.manager.process import GroupProcess
+from tei_manager.settings import InstanceSpec, Settings
 
 # Between probes of an instance that is starting: quick for a stub, cheap for a model that loads.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
@@ -37,6 +38,18 @@ class Rules:
     startup_timeout: float | None
     interval: float
     failures_before_restart: int
+
+    @classmethod
+    def of(cls, spec: InstanceSpec, settings: Settings) -> Rules:
+        """Return the rules for an instance; nobody can restart an external one."""
+        external = spec.backend == "external"
+        limit = spec.startup_timeout_secs or settings.instances.startup_timeout_secs
+        return cls(
+            spec.model_id,
+            None if external else limit,
+            settings.health.interval_secs,
+            0 if external else settings.health.failures_before_restart,
+        )
 
 
 class Watch:

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from tei_manager.errors import LaunchFailed
-from tei_manager.manager.launcher import GroupProcess
 from tei_manager.manager.lifecycle import Backoff, Crashes
 from tei_manager.manager.link import Link
 from tei_manager.manager.logfile import LogFile
+from tei_manager.manager.process import GroupProcess
 from tei_manager.routes import RouteTable
 from tei_manager.telemetry.counters import add, settled, without
 
@@ -214,7 +214,7 @@ class Slot:
         self._log.keep_within()
         arguments = ["--control", str(self.path), "--config", self._workers.config]
         try:
-            self._process = await GroupProcess.start(
+            self._process = GroupProcess.start(
                 [*self._workers.arguments, *arguments],
                 dict(os.environ),
                 self._log,

@@ -33,6 +33,16 @@ CLOSE_SECONDS = 5.0
 """How long a closing transport may take to deliver its last octets before it is cut."""
 
 
+class Traffic:
+    """Octets that one kind of connections has received and sent."""
+
+    __slots__ = ("received", "sent")
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.sent = 0
+
+
 class Endpoint(asyncio.BufferedProtocol):
     """One connection and its transport. Subclasses say what a client or an instance means.
 
@@ -57,6 +67,7 @@ class Endpoint(asyncio.BufferedProtocol):
             now=monotonic(),
         )
         self.transport: asyncio.Transport | None = None
+        self.traffic = switch.backend_traffic if client else switch.client_traffic
         self._reading = True
         self._close_by = 0.0
 
@@ -74,7 +85,7 @@ class Endpoint(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Act on what was read."""
-        self.switch.bytes_in += nbytes
+        self.traffic.received += nbytes
         self._receive(bytes(_VIEW[:nbytes]))
 
     def eof_received(self) -> bool:
@@ -107,11 +118,12 @@ class Endpoint(asyncio.BufferedProtocol):
         elif connection.writable or connection.closing:
             data = connection.take()
             if data:
-                self.switch.bytes_out += len(data)
+                self.traffic.sent += len(data)
                 transport.write(data)
             if connection.closing:
                 self.close()
-        self._regulate()
+        if not (self._reading and connection.writable):
+            self._regulate()
 
     def close(self) -> None:
         """Close the transport once it has delivered what it holds; it gets `CLOSE_SECONDS`."""

@@ -46,7 +46,10 @@ class Client(Endpoint):
             self._answer_http(stream)
             return
         switch.counters.in_flight += 1
-        refusal = head.refusal or self._shortage()
+        refusal = head.refusal
+        if refusal is None and switch.pool.queued > switch.memory_mark:
+            message = "The multiplexer is at its memory limit; try again later"
+            refusal = StatusError(Code.RESOURCE_EXHAUSTED, message)
         method = _METHODS.get(head.path or b"")
         if refusal is not None:
             self._refuse(stream, method.label if method else "other", refusal)
@@ -76,12 +79,6 @@ class Client(Endpoint):
             self.connection.forget(stream)
             owner.on_reset(0, cause)
 
-    def _shortage(self) -> StatusError | None:
-        if not self.switch.memory_is_short():
-            return None
-        message = "The multiplexer is at its memory limit; try again later"
-        return StatusError(Code.RESOURCE_EXHAUSTED, message)
-
     def _refuse(self, stream: Stream, label: str, error: StatusError) -> None:
         stream.owner = NOBODY
         self.connection.send_headers(
@@ -108,11 +105,9 @@ def _rerank_stream() -> type[Call]:
 def _is_grpc(head: RequestHead) -> bool:
     """Say whether a request is a gRPC call: ``application/grpc``, alone or with +… or ;…."""
     content_type = head.content_type
-    if head.refusal is not None and not head.path:
+    if content_type == _GRPC and head.method == b"POST":
         return True
-    rest = content_type[len(_GRPC) :]
-    return (
-        head.method == b"POST"
-        and content_type.startswith(_GRPC)
-        and (not rest or rest[:1] in (b"+", b";"))
-    )
+    if head.refusal is not None and not head.path:
+        return True  # its headers were too many to be read, and get the status that says so
+    begins_so = content_type[: len(_GRPC) + 1] in (_GRPC, _GRPC + b"+", _GRPC + b";")
+    return head.method == b"POST" and begins_so

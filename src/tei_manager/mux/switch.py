@@ -16,7 +16,7 @@ from tei_manager.grpc.status import Code
 from tei_manager.mux.backends import Backends
 from tei_manager.mux.deadlines import Deadlines
 from tei_manager.mux.director import Director
-from tei_manager.mux.endpoint import Endpoint
+from tei_manager.mux.endpoint import Endpoint, Traffic
 from tei_manager.mux.health import Health
 from tei_manager.routes import RouteTable
 from tei_manager.telemetry.counters import Counters
@@ -60,6 +60,8 @@ class Switch:
         loop: The worker's event loop.
         options: Its limits.
         counters: Where calls are counted.
+
+    ``memory_mark`` is how many octets may be held for callers before new calls are refused.
     """
 
     def __init__(
@@ -69,8 +71,8 @@ class Switch:
         self.options = options
         self.counters = counters
         self.now = monotonic()
-        self.bytes_in = 0
-        self.bytes_out = 0
+        self.client_traffic = Traffic()
+        self.backend_traffic = Traffic()
         self.dirty: list[ConnectionHandler] = []
         self.endpoints: set[Endpoint] = set()
         self.pool = WindowPool()
@@ -78,7 +80,7 @@ class Switch:
         self.backends = Backends(self)
         self.director = Director(self.backends.load)
         self.health = Health()
-        self._memory_mark = int(options.memory_limit_mb * MEMORY_MARK) << 20
+        self.memory_mark = int(options.memory_limit_mb * MEMORY_MARK * (1 << 20))
         self.quiet = asyncio.Event()  # set while no client is connected
         self.quiet.set()
         self._flush_due = False
@@ -90,10 +92,6 @@ class Switch:
         self.backends.apply(table)
         self.health.apply(table)
         self.flush_soon()
-
-    def memory_is_short(self) -> bool:
-        """Whether so much is held for callers that new calls must be refused."""
-        return self.pool.queued > self._memory_mark
 
     def flush_soon(self) -> None:
         """Flush at once, or at the end of this turn of the loop, whichever is cheaper now."""
@@ -137,7 +135,8 @@ class Switch:
         self.now = now = monotonic()
         for endpoint in list(self.endpoints):
             endpoint.check(now)
-        self.counters.bytes_in, self.counters.bytes_out = self.bytes_in, self.bytes_out
+        self.counters.bytes_in = self.client_traffic.received
+        self.counters.bytes_out = self.client_traffic.sent
         self.counters.queued = self.backends.waiting()
         self.flush()
         self._timer = self.loop.call_later(CHECK_SECONDS, self._check)

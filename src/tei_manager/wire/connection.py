@@ -93,7 +93,6 @@ class Connection(ControlHalf):
         self.slots = 0
         self.backlog = False
         self.recv_window = CONNECTION_WINDOW
-        self._owed = 0
         self._rest = b""
         self._preface = b"" if client else PREFACE
         self._block: list[bytes] | None = None
@@ -216,10 +215,7 @@ class Connection(ControlHalf):
     def _on_data(self, flags: int, stream_id: int, data: bytes, start: int, stop: int) -> None:
         size = stop - start
         self.recv_window -= size
-        if self.recv_window < 0:
-            raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "connection window overrun")
-        self._owed += size
-        if self._owed * 2 >= CONNECTION_WINDOW:
+        if self.recv_window <= CONNECTION_WINDOW // 2:
             self._refill()
         stream = self.streams.get(stream_id)
         if stream is None or stream.remote_closed:
@@ -248,9 +244,10 @@ class Connection(ControlHalf):
             self.forget(stream)
 
     def _refill(self) -> None:
-        self.emit(frames.window_update(0, self._owed))
-        self.recv_window += self._owed
-        self._owed = 0
+        if self.recv_window < 0:
+            raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "connection window overrun")
+        self.emit(frames.window_update(0, CONNECTION_WINDOW - self.recv_window))
+        self.recv_window = CONNECTION_WINDOW
 
     def _counts(self, stream: Stream, size: int, end: bool) -> bool:
         """Hold a body against its content-length (RFC 9113 8.1.1); breaks the stream if it lies."""
@@ -268,11 +265,8 @@ class Connection(ControlHalf):
     def _on_headers(self, flags: int, stream_id: int, data: bytes, start: int, stop: int) -> None:
         if stream_id == 0:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "HEADERS on stream 0")
-        if flags & frames.PADDED:
-            start, stop = self._unpad(data, start, stop)
-        if flags & frames.PRIORITY_FLAG:
-            self._check_dependency(stream_id, data, start, stop)
-            start += 5
+        if flags & (frames.PADDED | frames.PRIORITY_FLAG):
+            start, stop = self._strip(flags, stream_id, data, start, stop)
         block = data[start:stop]
         end = bool(flags & END_STREAM)
         if flags & END_HEADERS:
@@ -280,6 +274,17 @@ class Connection(ControlHalf):
             return
         self._block = [block]
         self._block_stream, self._block_end, self._block_since = stream_id, end, self.now
+
+    def _strip(
+        self, flags: int, stream_id: int, data: bytes, start: int, stop: int
+    ) -> tuple[int, int]:
+        """Return where the block of a HEADERS frame is, without padding and priority."""
+        if flags & frames.PADDED:
+            start, stop = self._unpad(data, start, stop)
+        if flags & frames.PRIORITY_FLAG:
+            self._check_dependency(stream_id, data, start, stop)
+            start += 5
+        return start, stop
 
     def _on_continuation(
         self, flags: int, stream_id: int, data: bytes, start: int, stop: int

@@ -321,11 +321,7 @@ def client_heads() -> HeadReader:
 
 
 CONTENT_TYPE = hpack.literal(b"content-type", b"application/grpc")
-ANSWER = (
-    hpack.STATUS_200
-    + CONTENT_TYPE
-    + hpack.literal(b"grpc-accept-encoding", messages.ACCEPTED)
-)
+ANSWER = hpack.STATUS_200 + CONTENT_TYPE + hpack.literal(b"grpc-accept-encoding", messages.ACCEPTED)
 """How every answer that we make ourselves begins; it says which encodings may be sent to us."""
 
 

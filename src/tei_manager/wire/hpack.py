@@ -250,13 +250,13 @@ class Decoder:
                     entry = static[index] if index < 62 else table[61 - index]
                     name, prefix = entry[0][0], entry[2]
                 stop = pos + 1 + (block[pos] & 0x7F)
-                entry = _ENTRIES.get(prefix + block[pos:stop])
-                if entry is None or octet & 0xF0 == 0x10:
-                    entry, stop = _read_entry(block, pos, name, prefix, octet & 0xF0 == 0x10)
+                found = _ENTRIES.get(prefix + block[pos:stop])
+                if found is None or octet & 0xF0 == 0x10:
+                    found, stop = _read_entry(block, pos, name, prefix, octet & 0xF0 == 0x10)
                 pos = stop
-                field, size, _ = entry
+                field, size, _ = found
                 if octet >= 0x40:  # with incremental indexing, 6.2.1
-                    table.append(entry)
+                    table.append(found)
                     used += size
                     inserted = True
                     while used > capacity:  # one larger than the table empties it, itself included

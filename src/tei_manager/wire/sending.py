@@ -23,7 +23,13 @@ from collections import deque
 from typing import Any, Protocol
 
 from tei_manager.wire import frames, hpack
-from tei_manager.wire.frames import DEFAULT_MAX_FRAME, DEFAULT_WINDOW, pack_header
+from tei_manager.wire.frames import (
+    DEFAULT_MAX_FRAME,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    HEADERS,
+    pack_header,
+)
 from tei_manager.wire.limits import AbuseBudget
 from tei_manager.wire.stream import NOBODY, Stream
 from tei_manager.wire.windows import LARGEST_STREAM_WINDOW, WindowPool, may_hold
@@ -125,7 +131,15 @@ class SendingHalf:
         if self._size_update:
             block = self._size_update + block
             self._size_update = b""
-        self.emit(frames.header_frames(stream.id, block, end, self.peer_max_frame))
+        size = len(block)
+        out = self.out
+        if not out:
+            self.dirty.append(self.handler)
+        if size <= self.peer_max_frame:
+            out.append(pack_header(size << 8 | HEADERS, END_HEADERS | end, stream.id))
+            out.append(block)
+        else:
+            out.append(frames.header_frames(stream.id, block, end, self.peer_max_frame))
         if end:
             self._end_local(stream)
 

@@ -1,0 +1,83 @@
+"""What ``tei-manager mux`` makes of its flags."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from tei_manager.cli.main import app
+from tei_manager.cli.mux import parse_address, parse_route
+from tei_manager.routes import Route, RouteState, RouteTable
+
+RUNNER = CliRunner()
+
+
+def test_route_is_name_address_and_pairs() -> None:
+    route = parse_route("bge=[::1]:80,model=BAAI/bge=x,status=stopped", 3)
+    assert (route.name, route.host, route.port) == ("bge", "::1", 80)
+    assert (route.model, route.state, route.ordinal) == ("BAAI/bge=x", RouteState.STOPPED, 3)
+    assert parse_route("a=localhost:1", 0).state is RouteState.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("a", "HOST:PORT"),
+        ("a=host", "HOST:PORT"),
+        ("a=host:http", "HOST:PORT"),
+        ("a=:80", "HOST:PORT"),
+        ("=host:80", "name"),
+        ("a=host:80,colour=red", "colour=red"),
+        ("a=host:80,status=odd", "status is one of"),
+    ],
+)
+def test_route_that_cannot_be_read_is_told_why(text: str, word: str) -> None:
+    with pytest.raises(typer.BadParameter, match=word):
+        parse_route(text, 0)
+
+
+def test_port_beyond_the_last_is_no_address() -> None:
+    with pytest.raises(typer.BadParameter, match="--listen"):
+        parse_address("127.0.0.1:65536", "--listen")
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Calls of a stand-in for the worker."""
+    made: list[tuple[Any, ...]] = []
+    worker = ModuleType("tei_manager.mux.worker")
+    worker.run_standalone = lambda *values: made.append(values)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, worker.__name__, worker)
+    return made
+
+
+def test_flags_become_one_call_of_the_worker(calls: list[tuple[Any, ...]]) -> None:
+    flags = ["mux", "--listen", "127.0.0.1:9001", "--route", "a=127.0.0.1:1", "--route",
+             "b=127.0.0.1:2,model=m", "--metrics", "127.0.0.1:9102",
+             "--max-message-mb", "5"]  # fmt: skip
+    result = RUNNER.invoke(app, flags)
+    assert result.exit_code == 0, result.output
+    ((listen, table, options, metrics),) = calls
+    assert listen == ("127.0.0.1", 9001)
+    assert metrics == ("127.0.0.1", 9102)
+    assert isinstance(table, RouteTable)
+    assert [route.name for route in table.routes] == ["a", "b"]
+    assert isinstance(table.routes[0], Route)
+    assert options == {
+        "max_parallel_streams": 1024,
+        "request_timeout_secs": 30,
+        "max_message_mb": 5,
+        "memory_limit_mb": 512,
+    }
+
+
+def test_two_routes_of_one_name_are_a_usage_mistake(calls: list[tuple[Any, ...]]) -> None:
+    route = "a=127.0.0.1:1"
+    result = RUNNER.invoke(app, ["mux", "--listen", "h:1", "--route", route, "--route", route])
+    assert result.exit_code == 2
+    assert calls == []

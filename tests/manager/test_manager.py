@@ -1,0 +1,104 @@
+"""The whole control plane with the real multiplexer worker: what a gRPC client sees of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+from control_plane import Rig, alive, running
+
+from tei_manager.grpc.proto.multiplexer.v1 import tei_multiplexer_pb2 as mux_pb2
+from tei_manager.grpc.proto.multiplexer.v1 import tei_multiplexer_pb2_grpc as mux_grpc
+from tei_manager.grpc.proto.tei.v1 import tei_pb2
+from tei_manager.manager.workers import COMMAND
+
+pytestmark = pytest.mark.asyncio
+
+
+@asynccontextmanager
+async def _multiplexed(folder: Path) -> AsyncIterator[tuple[Rig, mux_grpc.TeiMultiplexerAsyncStub]]:
+    async with running(folder, worker=COMMAND) as rig:
+        host, port = rig.manager.address
+        options = [("grpc.enable_http_proxy", 0)]
+        async with grpc.aio.insecure_channel(f"{host}:{port}", options) as channel:
+            yield rig, mux_grpc.TeiMultiplexerStub(channel)
+
+
+async def _embed(stub: mux_grpc.TeiMultiplexerAsyncStub, name: str) -> list[float]:
+    request = mux_pb2.EmbedRequest(
+        target=mux_pb2.Target(instance_name=name), request=tei_pb2.EmbedRequest(inputs="four")
+    )
+    answer: tei_pb2.EmbedResponse = await stub.Embed(request, timeout=10)
+    return list(answer.embeddings)
+
+
+async def _status(stub: mux_grpc.TeiMultiplexerAsyncStub, name: str) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await _embed(stub, name)
+    return caught.value.code(), caught.value.details() or ""
+
+
+async def test_call_is_served_as_soon_as_the_instance_is_shown_as_running(tmp_path: Path) -> None:
+    async with _multiplexed(tmp_path) as (rig, stub):
+        for name in ("a", "b", "c"):
+            assert (await rig.create(name))["status"] == "running"
+            assert await _embed(stub, name) == [4.0, 1.0, 2.0, 3.0]
+
+
+async def test_client_is_told_the_state_of_what_it_named(tmp_path: Path) -> None:
+    async with _multiplexed(tmp_path) as (rig, stub):
+        await rig.create("a")
+        assert (await _embed(stub, "a"))[0] == 4.0
+        await rig.post("a", "stop")
+        assert await _status(stub, "a") == (
+            grpc.StatusCode.UNAVAILABLE,
+            "Instance 'a' is not running (status: stopped)",
+        )
+        await rig.post("a", "start")
+        assert (await _embed(stub, "a"))[0] == 4.0
+        await rig.api.delete("/instances/a")
+        assert await _status(stub, "a") == (
+            grpc.StatusCode.NOT_FOUND,
+            "Instance 'a' not found",
+        )
+
+
+async def test_calls_go_on_after_a_worker_was_killed_and_replaced(tmp_path: Path) -> None:
+    async with _multiplexed(tmp_path) as (rig, stub):
+        await rig.create("a")
+        workers = rig.manager.workers
+        dead = workers.links[0].pid
+        os.kill(dead, signal.SIGKILL)
+        async with asyncio.timeout(20):
+            await workers._until(lambda: workers.serving == 0)
+            await workers._until(lambda: any(link.applied > 0 for link in workers.links))
+        assert workers.links[0].pid != dead
+        request = mux_pb2.InfoRequest(target=mux_pb2.Target(instance_name="a"))
+        answer = await stub.Info(request, timeout=20, wait_for_ready=True)
+        assert answer.model_id == "org/model"
+
+
+async def test_real_workers_figures_reach_the_metrics(tmp_path: Path) -> None:
+    async with _multiplexed(tmp_path) as (rig, stub):
+        await rig.create("a")
+        await _embed(stub, "a")
+        workers = rig.manager.workers
+        await workers._until(lambda: bool(workers.report().get("requests")))
+        text = rig.manager.metrics().decode()
+        assert 'tei_grpc_pool_requests_total{instance="a",method="embed"} 1.0' in text
+        assert 'tei_grpc_pool_connections_total{instance="a"} 1.0' in text
+        name = "tei_grpc_multiplexer_request_duration_seconds_count"
+        assert f'{name}{{method="embed"}} 1.0' in text
+
+
+async def test_stop_ends_the_real_worker_in_time(tmp_path: Path) -> None:
+    async with _multiplexed(tmp_path) as (rig, _):
+        pid = rig.manager.workers.links[0].pid
+    assert not alive(pid)

@@ -1,0 +1,92 @@
+"""The text of /metrics, read back by Prometheus' own parser."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Iterable
+
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from tei_manager.telemetry.counters import Counters
+from tei_manager.telemetry.exposition import (
+    InstanceFigures,
+    manager_families,
+    render,
+    serve_worker,
+    worker_families,
+)
+
+
+def _samples(text: bytes) -> dict[tuple[str, str], float]:
+    return {
+        (sample.name, ",".join(f"{k}={v}" for k, v in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+
+
+def _read(families: Iterable[Metric]) -> dict[tuple[str, str], float]:
+    return _samples(render(families))
+
+
+def _counters() -> Counters:
+    counters = Counters()
+    counters.opened("a")
+    counters.routed("a", "embed")
+    counters.finished("embed", 0, 0.0001)
+    counters.finished("embed", 14, 70)
+    counters.in_flight, counters.bytes_in, counters.rejected = 2, 300, {"memory": 4}
+    return counters
+
+
+def test_names_and_labels_are_those_of_the_contract() -> None:
+    samples = _read(worker_families(_counters().to_json()))
+    duration = "tei_grpc_multiplexer_request_duration_seconds"
+    expected = {
+        ("tei_grpc_pool_connections_total", "instance=a"): 1,
+        ("tei_grpc_pool_connections_open", "instance=a"): 1,
+        ("tei_grpc_pool_requests_total", "instance=a,method=embed"): 1,
+        ("tei_grpc_multiplexer_responses_total", "code=0,method=embed"): 1,
+        ("tei_grpc_multiplexer_responses_total", "code=14,method=embed"): 1,
+        ("tei_grpc_multiplexer_requests_in_flight", ""): 2,
+        ("tei_grpc_multiplexer_received_bytes_total", ""): 300,
+        ("tei_grpc_multiplexer_rejected_total", "reason=memory"): 4,
+        (f"{duration}_bucket", "le=5e-05,method=embed"): 0,
+        (f"{duration}_bucket", "le=0.0001,method=embed"): 1,
+        (f"{duration}_bucket", "le=60.0,method=embed"): 1,
+        (f"{duration}_bucket", "le=+Inf,method=embed"): 2,
+        (f"{duration}_count", "method=embed"): 2,
+    }
+    assert expected.items() <= samples.items()
+    assert abs(samples[f"{duration}_sum", "method=embed"] - 70.0001) < 1e-9
+
+
+def test_only_instances_that_exist_have_series() -> None:
+    samples = _read(worker_families(_counters().to_json(), {"b"}))
+    assert not [key for key in samples if "instance=a" in key[1]]
+
+
+def test_worker_that_has_not_reported_yet_is_all_zeros() -> None:
+    samples = _read(worker_families({}))
+    assert samples["tei_grpc_multiplexer_requests_in_flight", ""] == 0
+
+
+def test_managers_own_figures_have_the_names_of_the_contract() -> None:
+    figures = [InstanceFigures("a", 'odd "model"\n', 1, 2, 3, 4)]
+    samples = _read(manager_families(figures, 5))
+    assert samples["tei_manager_instances_created_total", 'instance=a,model=odd "model"\n'] == 1
+    assert samples["tei_manager_instances_deleted_total", "instance=a"] == 2
+    assert samples["tei_manager_instance_restarts_total", "instance=a"] == 3
+    assert samples["tei_manager_health_check_failures_total", "instance=a"] == 4
+    assert samples["tei_manager_instances_count", ""] == 1
+    assert samples["tei_manager_workers", ""] == 5
+
+
+def test_worker_alone_answers_scrapes_with_what_it_has_counted_by_then() -> None:
+    counters = _counters()
+    host, port = serve_worker(counters, "127.0.0.1", 0)
+    counters.in_flight = 9
+    with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=10) as answer:
+        samples = _samples(answer.read())
+    assert samples["tei_grpc_multiplexer_requests_in_flight", ""] == 9

@@ -1,0 +1,243 @@
+"""Settings: every source, every mistake at once, with the line that it is on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from tei_manager.errors import InvalidSettings
+from tei_manager.settings import (
+    ENVIRONMENT,
+    InstanceSpec,
+    is_loopback,
+    load,
+    loopback_address,
+)
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def _file(folder: Path, text: str) -> Path:
+    path = folder / "x.toml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def _mistakes(folder: Path, text: str) -> list[str]:
+    with pytest.raises(InvalidSettings) as caught:
+        load(_file(folder, text), environ={})
+    return [sentence.replace(f"{folder}/", "") for sentence in caught.value.mistakes]
+
+
+def test_defaults_are_those_of_the_contract() -> None:
+    settings, origins = load(environ={})
+    assert (settings.api.host, settings.api.port) == ("127.0.0.1", 9000)
+    assert (settings.grpc.host, settings.grpc.multiplexer_port) == ("127.0.0.1", 9001)
+    assert settings.grpc.max_parallel_streams == 1024
+    assert (settings.instances.port_start, settings.instances.port_end) == (8081, 8181)
+    assert settings.instances.tei_binary == "text-embeddings-router"
+    assert settings.health.failures_before_restart == 3
+    assert settings.instance == ()
+    assert origins == {}
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.name)
+def test_examples_have_no_mistakes(path: Path) -> None:
+    settings, _ = load(path, environ={})
+    assert len({spec.name for spec in settings.instance}) == 3
+    assert all(spec.port is None for spec in settings.instance)
+
+
+def test_flag_wins_over_environment_over_file_over_default(tmp_path: Path) -> None:
+    file = _file(tmp_path, "[api]\nport = 1\n[grpc]\nmultiplexer_port = 2\nworkers = 3")
+    environ = {"TEI_MANAGER_API_PORT": "4", "TEI_MANAGER_GRPC_PORT": "5"}
+    settings, origins = load(file, environ, {("api", "port"): 6})
+    assert settings.api.port == 6
+    assert settings.grpc.multiplexer_port == 5
+    assert settings.grpc.workers == 3
+    assert settings.grpc.max_message_mb == 64
+    assert origins == {
+        ("api", "port"): "command line",
+        ("grpc", "multiplexer_port"): "environment TEI_MANAGER_GRPC_PORT",
+        ("grpc", "workers"): f"{file}:5",
+    }
+
+
+def test_every_environment_variable_sets_what_it_says() -> None:
+    numbers = {"port", "multiplexer_port", "max_parallel_streams"}
+    environ = {
+        name: str(number) if key in numbers else f"127.0.0.{number}"
+        for number, (name, (_, key)) in enumerate(ENVIRONMENT.items(), 1)
+    }
+    settings, _ = load(environ=environ)
+    for name, (section, key) in ENVIRONMENT.items():
+        assert str(getattr(getattr(settings, section), key)) == environ[name]
+
+
+def test_all_mistakes_are_told_at_once_each_with_its_line(tmp_path: Path) -> None:
+    text = """
+[api]
+prot = 9000
+port = "9000"
+
+[health]
+interval_secs = -1
+
+[[instance]]
+name = "good"
+model_id = "m"
+
+[[instance]]
+name = "Bad"
+model_id = "m"
+pooling = "meen"
+
+[grcp]
+workers = 1
+"""
+    assert [sentence.partition(": ")[::2] for sentence in _mistakes(tmp_path, text)] == [
+        ("x.toml:4", "api.port: Input should be a valid integer"),
+        ("x.toml:3", "unknown key 'api.prot'; did you mean 'port'?"),
+        ("x.toml:7", "health.interval_secs: Input should be greater than 0"),
+        ("x.toml:14", "instance.1.name: String should match pattern '^[a-z0-9][a-z0-9._-]{0,62}$'"),
+        (
+            "x.toml:16",
+            "instance.1.pooling: Input should be 'cls', 'mean', 'splade' or 'last-token'",
+        ),
+        ("x.toml:18", "unknown key 'grcp'; did you mean 'grpc'?"),
+    ]
+
+
+def test_key_that_resembles_none_lists_the_known_ones(tmp_path: Path) -> None:
+    (sentence,) = _mistakes(tmp_path, "[health]\nzzz = 1")
+    assert sentence == (
+        "x.toml:2: unknown key 'health.zzz'; known keys: failures_before_restart, interval_secs"
+    )
+
+
+def test_what_is_missing_points_at_its_table(tmp_path: Path) -> None:
+    text = '[[instance]]\nname = "a"\nmodel_id = "m"\n\n[[instance]]\nname = "b"\n'
+    (sentence,) = _mistakes(tmp_path, text)
+    assert sentence == "x.toml:5: instance.1.model_id: Field required"
+
+
+def test_text_that_is_not_toml_is_told_with_its_line(tmp_path: Path) -> None:
+    (sentence,) = _mistakes(tmp_path, "[api]\nport = x\n")
+    assert sentence.startswith("x.toml:2: not TOML: ")
+
+
+def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettings, match=r"none\.toml: cannot be read"):
+        load(tmp_path / "none.toml", environ={})
+
+
+def test_mistake_in_the_environment_names_the_variable() -> None:
+    with pytest.raises(InvalidSettings, match=r"environment TEI_MANAGER_API_PORT: api\.port"):
+        load(environ={"TEI_MANAGER_API_PORT": "http"})
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("[api]\nport = 9001", "both 9001"),
+        ('[api]\nhost = "0.0.0.0"', "allow_insecure"),
+        ("[instances]\nport_start = 9000\nport_end = 8000", "swap"),
+        ("[instances]\nmetrics_port_start = 9500", "swap"),
+        ("api = 1", "api"),
+        ("instance = 1", "instance"),
+    ],
+)
+def test_contradictions_are_mistakes(tmp_path: Path, text: str, word: str) -> None:
+    assert any(word in sentence for sentence in _mistakes(tmp_path, text))
+
+
+def test_two_instances_of_one_name_are_a_mistake(tmp_path: Path) -> None:
+    table = '[[instance]]\nname = "a"\nmodel_id = "m"\n'
+    (sentence,) = _mistakes(tmp_path, table * 2)
+    assert "two [[instance]] tables are named 'a'" in sentence
+
+
+def test_open_api_needs_an_explicit_word(tmp_path: Path) -> None:
+    file = _file(tmp_path, '[api]\nhost = "0.0.0.0"\nallow_insecure = true')
+    assert load(file, environ={})[0].api.host == "0.0.0.0"
+
+
+def _outcome(file: Path) -> list[str]:
+    """The mistakes in a file; any other exception is a bug."""
+    try:
+        load(file, environ={})
+    except InvalidSettings as error:
+        return error.mistakes or [""]
+    return []
+
+
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.text(max_size=40)
+    | st.from_regex(r"(\[{1,2}(api|grpc|instance|x)\]{1,2}\n([a-z_]{1,6} = [0-9\"a]{1,4}\n)?){1,4}")
+)
+def test_any_text_is_settings_or_mistakes_with_a_place(tmp_path: Path, text: str) -> None:
+    file = _file(tmp_path, text.replace("\r", ""))
+    assert all(sentence for sentence in _outcome(file))
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [
+        ("127.0.0.1:80", ("127.0.0.1", 80)),
+        ("localhost:80", ("127.0.0.1", 80)),
+        ("[::1]:80", ("::1", 80)),
+    ],
+)
+def test_external_address_is_split(address: str, parts: tuple[str, int]) -> None:
+    assert loopback_address(address) == parts
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "127.0.0.1", ":80", "10.0.0.1:80", "169.254.169.254:80", "example.org:80",
+     "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:\N{DEVANAGARI DIGIT ONE}",
+     "localhost.evil.org:80", "0.0.0.0:80"],
+)  # fmt: skip
+def test_external_address_beyond_this_machine_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match="loopback"):
+        loopback_address(address)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"backend": "external"},
+        {"address": "127.0.0.1:80"},
+        {"extra_args": ["--port=1"]},
+        {"max_batch_tokens": 0},
+        {"max_batch_tokens": "1"},
+        {"port": 80},
+        {"gpu_id": -1},
+        {"model_id": "--port=1"},
+        {"model_id": ""},
+        {"revision": "-x"},
+        {"autostart": "yes"},
+        {"colour": "red"},
+        {"name": "a/b"},
+    ],
+)
+def test_spec_that_says_what_cannot_be_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        InstanceSpec.model_validate({"name": "a", "model_id": "m", **fields})
+
+
+@given(st.builds(InstanceSpec, name=st.just("a"), model_id=st.just("m"), gpu_id=st.none()))
+def test_spec_survives_its_json(spec: InstanceSpec) -> None:
+    assert InstanceSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_only_loopback_counts_as_loopback() -> None:
+    assert all(map(is_loopback, ("127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "example.org", "")))
