@@ -60,12 +60,14 @@ class Worker:
         self.counters = Counters()
         self.switch = Switch(self._loop, options, self.counters)
         self._draining = asyncio.Event()
+        self._has_table = asyncio.Event()
         self._orphan_timer: asyncio.TimerHandle | None = None
         self._managers = 0
 
     def apply(self, table: RouteTable) -> None:
         """Route by ``table`` from the next call on."""
         self.switch.apply(table)
+        self._has_table.set()
         self.counters.retain(table.by_name)
 
     def drain(self) -> None:
@@ -73,15 +75,19 @@ class Worker:
         if self._draining.is_set():
             self.switch.quiet.set()
         self._draining.set()
+        self._has_table.set()
 
     async def serve(self, listening: socket.socket) -> None:
         """Serve until `drain` is called and the calls under way are over.
+
+        Clients are accepted once there is a table: before that every name would be unknown.
 
         Ownership:
             ``listening`` is closed at the end; a copy of it in another process stays open.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self.drain)
+        await self._has_table.wait()
         server = await self._loop.create_server(
             lambda: Client(self.switch), sock=listening, backlog=BACKLOG
         )
