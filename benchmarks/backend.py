@@ -1,9 +1,10 @@
 """A stand-in for TEI that costs little: every call gets 384 floats and TEI's varying headers.
 
 It is a server made of our own wire library, so that it needs no toolchain; all proxies of a run
-have the same one behind them. Its header blocks are what an encoder with indexing sends: eight
-``x-*`` fields and ``date``, Huffman-coded, each with a value that changes from call to call and is
-inserted into the peer's dynamic table. That is the hard case for a proxy, and TEI's.
+have the same one behind them. Its headers are TEI's eight ``x-*`` fields and ``date``, with values
+that change from call to call, written as TEI's HTTP/2 library writes them: an index where the
+dynamic table has the field, else a Huffman-coded literal that is inserted into the table. So no two
+blocks are the same bytes, which is the hard case for a proxy.
 
     python -m benchmarks.backend PORT
 """
@@ -13,7 +14,10 @@ from __future__ import annotations
 import asyncio
 import struct
 import sys
+from collections import deque
+from collections.abc import Iterable
 from email.utils import formatdate
+from functools import cache
 from time import monotonic
 from typing import Any, cast
 
@@ -22,45 +26,82 @@ import uvloop
 
 from tei_manager.wire.connection import Connection
 from tei_manager.wire.headers import server_heads
+from tei_manager.wire.hpack import integer
 from tei_manager.wire.messages import frame
 from tei_manager.wire.sending import ConnectionHandler
 from tei_manager.wire.stream import Stream
 from tei_manager.wire.windows import WindowPool
 
 VARIANTS = 512
-"""Different header blocks, used in turn."""
+"""Different sets of values, used in turn."""
 
-_encoder = hpack.Encoder()
+TABLE_SIZE = 4096
+
+_huffman_coder = hpack.Encoder().huffman_coder
 
 
+@cache
 def _huffman(text: str) -> bytes:
-    coded = _encoder.huffman_coder.encode(text.encode())
-    return bytes((0x80 | len(coded),)) + coded
+    coded = _huffman_coder.encode(text.encode())
+    return integer(len(coded), 7, 0x80) + coded
 
 
-def _inserting(name: str, value: str) -> bytes:
-    """Return a literal with incremental indexing and a new name (RFC 7541 6.2.1)."""
-    return b"\x40" + _huffman(name) + _huffman(value)
+class IndexingEncoder:
+    """Writes header blocks with the dynamic table of one connection (RFC 7541)."""
+
+    def __init__(self) -> None:
+        self._entries: deque[tuple[str, str]] = deque()
+        self._used = 0
+        self._inserted = 0
+        self._fields: dict[tuple[str, str], int] = {}
+        self._names: dict[str, int] = {}
+
+    def encode(self, fields: Iterable[tuple[str, str]]) -> bytes:
+        """Return one block, beginning with ``:status: 200``."""
+        return b"\x88" + b"".join(self._field(name, value) for name, value in fields)
+
+    def _field(self, name: str, value: str) -> bytes:
+        if (index := self._index(self._fields.get((name, value)))) is not None:
+            return integer(index, 7, 0x80)
+        index = self._index(self._names.get(name))
+        self._insert(name, value)
+        if index is not None:
+            return integer(index, 6, 0x40) + _huffman(value)
+        return b"\x40" + _huffman(name) + _huffman(value)
+
+    def _index(self, number: int | None) -> int | None:
+        """Return the table index of the ``number``-th insertion, None if it is evicted."""
+        if number is None or number < self._inserted - len(self._entries):
+            return None
+        return 61 + self._inserted - number
+
+    def _insert(self, name: str, value: str) -> None:
+        self._entries.append((name, value))
+        self._used += len(name) + len(value) + 32
+        self._fields[name, value] = self._names[name] = self._inserted
+        self._inserted += 1
+        while self._used > TABLE_SIZE:
+            old_name, old_value = self._entries.popleft()
+            self._used -= len(old_name) + len(old_value) + 32
 
 
-def _block(turn: int) -> bytes:
-    times = {"total": 3 + turn % 29, "tokenization": turn % 3, "queue": turn % 11}
-    fields = {
-        "content-type": "application/grpc",
-        "x-compute-type": "gpu+optimized",
-        "x-compute-time": str(times["total"]),
-        "x-compute-characters": str(11 + turn % 400),
-        "x-compute-tokens": str(4 + turn % 90),
-        "x-total-time": str(times["total"]),
-        "x-tokenization-time": str(times["tokenization"]),
-        "x-queue-time": str(times["queue"]),
-        "x-inference-time": str(2 + turn % 17),
-        "date": formatdate(1_700_000_000 + turn // 64, usegmt=True),
-    }
-    return b"\x88" + b"".join(_inserting(name, value) for name, value in fields.items())
+def _values(turn: int) -> list[tuple[str, str]]:
+    total, tokenization, queue = 3 + turn % 29, turn % 3, turn % 11
+    return [
+        ("content-type", "application/grpc"),
+        ("x-compute-type", "gpu+optimized"),
+        ("x-compute-time", str(total)),
+        ("x-compute-characters", str(11 + turn * 7 % 400)),
+        ("x-compute-tokens", str(4 + turn * 5 % 90)),
+        ("x-total-time", str(total)),
+        ("x-tokenization-time", str(tokenization)),
+        ("x-queue-time", str(queue)),
+        ("x-inference-time", str(2 + turn * 3 % 17)),
+        ("date", formatdate(1_700_000_000 + turn // 64, usegmt=True)),
+    ]
 
 
-BLOCKS = [_block(turn) for turn in range(VARIANTS)]
+VALUES = [_values(turn) for turn in range(VARIANTS)]
 TRAILERS = b"\x00" + _huffman("grpc-status") + b"\x010"
 
 
@@ -104,6 +145,7 @@ class _Server(asyncio.Protocol):
     def __init__(self) -> None:
         self._dirty: list[ConnectionHandler] = []
         self._turn = 0
+        self._encoder = IndexingEncoder()
         self.connection = Connection(
             cast(ConnectionHandler, self),
             client=False,
@@ -127,7 +169,7 @@ class _Server(asyncio.Protocol):
 
     def next_block(self) -> bytes:
         self._turn = (self._turn + 1) % VARIANTS
-        return BLOCKS[self._turn]
+        return self._encoder.encode(VALUES[self._turn])
 
     def flush(self) -> None:
         self._dirty.clear()

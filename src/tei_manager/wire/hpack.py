@@ -12,11 +12,11 @@ Rules of this file
     1. Bytes end in fields, in `HpackError` (the tables differ now: COMPRESSION_ERROR ends the
        connection) or in `HeaderListTooLarge` (they do not: only the stream ends). Any other
        exception is a bug here.
-    2. Past a limit the block is decoded to its end, without keeping what it says, so that the
-       table stays in step with the peer's (CVE-2024-7246 is what happens otherwise).
-    3. Nothing is stored before it was counted: an indexed field is a reference, a literal at most
-       as long as its block (8/5 of it when Huffman-coded), and a field counts name + value + 32
-       octets (RFC 7541 4.1), so at most ``max_list_size / 32`` references are ever held.
+    2. A block is decoded to its end, also past a limit, so that the table stays in step with the
+       peer's (CVE-2024-7246 is what happens otherwise).
+    3. What a block can make us hold is bounded by its own length: an indexed field is a reference,
+       a literal at most as long as its octets (8/5 of them when Huffman-coded). The limits of a
+       list are checked at its end; a field counts name + value + 32 octets (RFC 7541 4.1).
     4. Only octets that every decoder must take are copied. A string's length may be written in
        more octets than it needs, which some decoders refuse; a backend's connection is shared, so
        such a length is written anew.
@@ -136,11 +136,10 @@ STATIC_WIRE: dict[tuple[bytes, bytes], bytes] = {
 
 STATUS_200 = STATIC_WIRE[b":status", b"200"]
 
-# What literals are as entries, by their wire form; and what names mean: the decoded name and the
-# wire form of a literal's beginning. A literal that is cut short has no key: it says itself how
-# long it would be.
+# What literals are as entries, by their wire form; and names, by their octets, as entries that have
+# only a name. What is cut short is no key: it says itself how long it would be.
 _ENTRIES: dict[bytes, _Entry] = {}
-_NAMES: dict[bytes, tuple[bytes, bytes]] = {}
+_NAMES: dict[bytes, _Entry] = {}
 
 
 class Decoder:
@@ -215,17 +214,16 @@ class Decoder:
     def _decode_fields(self, block: bytes, pos: int) -> list[Field]:
         """Decode what follows the size updates. Locals and inlined short forms: the hot loop."""
         static, table, capacity, used = _STATIC, self._table, self._capacity, self._used
-        limit, end, listed, inserted = self.max_list_size, len(block), 0, False
+        entries, end, listed, inserted = _ENTRIES, len(block), 0, False
         fields: list[Field] = []
         while pos < end:
             octet = block[pos]
+            pos += 1
             if octet >= 0x80:  # indexed field, 6.1
-                if octet < 0xFF:
-                    index = octet & 0x7F
-                    pos += 1
-                else:
-                    index, pos = _read_integer(block, pos, 0x7F)
-                field, size, _ = static[index] if index < 62 else table[61 - index]
+                index = octet & 0x7F
+                if index == 0x7F:
+                    index, pos = _read_integer(block, pos - 1, 0x7F)
+                entry = static[index] if index < 62 else table[61 - index]
             else:
                 if octet >= 0x40:
                     mask = 0x3F
@@ -234,41 +232,41 @@ class Decoder:
                 else:
                     raise HpackError("a table size update stands behind a field")
                 index = octet & mask
-                if index == 0:  # literal name
-                    pos += 1
-                    stop = pos + 1 + (block[pos] & 0x7F)
-                    known = _NAMES.get(block[pos:stop])
-                    if known is None:
-                        known, stop = _read_name(block, pos)
-                    name, prefix = known
-                    pos = stop
-                else:
+                if index:
                     if index == mask:
-                        index, pos = _read_integer(block, pos, mask)
-                    else:
+                        index += block[pos]
                         pos += 1
-                    entry = static[index] if index < 62 else table[61 - index]
-                    name, prefix = entry[0][0], entry[2]
-                stop = pos + 1 + (block[pos] & 0x7F)
-                found = _ENTRIES.get(prefix + block[pos:stop])
+                        if index >= mask + 0x80:
+                            index, pos = _read_integer(block, pos - 2, mask)
+                    named = static[index] if index < 62 else table[61 - index]
+                else:  # literal name
+                    start = pos
+                    pos += 1 + (block[start] & 0x7F)
+                    known = _NAMES.get(block[start:pos])
+                    if known is None:
+                        known, pos = _read_name(block, start)
+                    named = known
+                start = pos
+                pos += 1 + (block[start] & 0x7F)
+                found = entries.get(named[2] + block[start:pos])
                 if found is None or octet & 0xF0 == 0x10:
-                    found, stop = _read_entry(block, pos, name, prefix, octet & 0xF0 == 0x10)
-                pos = stop
-                field, size, _ = found
+                    found, pos = _read_entry(block, start, named, octet & 0xF0 == 0x10)
+                entry = found
                 if octet >= 0x40:  # with incremental indexing, 6.2.1
-                    table.append(found)
-                    used += size
+                    table.append(entry)
+                    used += entry[1]
                     inserted = True
                     while used > capacity:  # one larger than the table empties it, itself included
                         used -= table.pop(0)[1]
-            fields.append(field)
-            listed += size
-            if listed > limit:
-                fields.clear()
+            fields.append(entry[0])
+            listed += entry[1]
         self._used = used
-        self.generation += inserted
-        if listed > limit:
-            raise HeaderListTooLarge(f"a header list of {listed} octets passes {limit}")
+        if inserted:
+            self.generation += 1
+        if listed > self.max_list_size:
+            raise HeaderListTooLarge(
+                f"a header list of {listed} octets passes {self.max_list_size}"
+            )
         if len(fields) > self.max_fields:
             raise HeaderListTooLarge(f"{len(fields)} header fields pass {self.max_fields}")
         return fields
@@ -322,21 +320,20 @@ def _read_string(block: bytes, pos: int) -> tuple[bytes, bytes, int]:
     return huffman.decode(octets) if coded else octets, integer(length, 7, coded) + octets, stop
 
 
-def _read_name(block: bytes, pos: int) -> tuple[tuple[bytes, bytes], int]:
-    """Return a literal name with the wire form that a literal of it begins with, and its end."""
+def _read_name(block: bytes, pos: int) -> tuple[_Entry, int]:
+    """Return a literal name as an entry that has only a name, and where it ends."""
     name, raw, stop = _read_string(block, pos)
-    known = name, _STATIC_NAMES.get(name) or b"\x00" + raw
+    named = (name, b"", b""), 0, _STATIC_NAMES.get(name) or b"\x00" + raw
     if len(raw) <= _MEMO_STRING:
         if len(_NAMES) >= _MEMO_ENTRIES:
             _NAMES.clear()
-        _NAMES[raw] = known
-    return known, stop
+        _NAMES[raw] = named
+    return named, stop
 
 
-def _read_entry(
-    block: bytes, pos: int, name: bytes, prefix: bytes, never_indexed: bool
-) -> tuple[_Entry, int]:
+def _read_entry(block: bytes, pos: int, named: _Entry, never_indexed: bool) -> tuple[_Entry, int]:
     """Return the entry of a literal whose value stands at ``pos``, and where it ends."""
+    (name, _, _), _, prefix = named
     value, raw, stop = _read_string(block, pos)
     size = len(name) + len(value) + 32
     if never_indexed:
