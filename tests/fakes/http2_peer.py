@@ -8,7 +8,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import h2.config
 import h2.connection
@@ -38,10 +38,8 @@ class Peer:
         self.seen: list[h2.events.Event] = []
         self.acknowledge = True
 
-    async def start(self, settings: dict[Any, int] | None = None) -> None:
-        """Say hello, with settings of our own."""
-        if settings:
-            self.h2.local_settings.update(settings)
+    async def start(self) -> None:
+        """Say hello."""
         self.h2.initiate_connection()
         await self.flush()
 
@@ -85,8 +83,8 @@ class Peer:
         """Wait until the other side has closed the connection."""
         async with asyncio.timeout(limit):
             with contextlib.suppress(ConnectionError):
-                while data := await self.reader.read(65536):
-                    self.seen += self.h2.receive_data(data)
+                while True:
+                    await self._read()
 
     def request(
         self, path: str, *headers: tuple[str, str], data: bytes | None = None, end: bool = False
@@ -134,7 +132,7 @@ class Peer:
 
 
 @asynccontextmanager
-async def connect(port: int, **settings: int) -> AsyncIterator[Peer]:
+async def connect(port: int) -> AsyncIterator[Peer]:
     """A client's connection, after its hello."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     peer = Peer(reader, writer, client=True)
@@ -177,7 +175,7 @@ async def scripted(
         tasks.append(task)
         try:
             await script(peer, backend.connections)
-        except ConnectionError:
+        except (ConnectionError, asyncio.CancelledError):
             pass
         except Exception as error:
             errors.append(error)

@@ -12,17 +12,11 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tei_manager.grpc.methods import Shape
 from tei_manager.grpc.status import Code, StatusError
-from tei_manager.wire.envelope import (
-    EMPTY,
-    RequestReader,
-    Start,
-    Target,
-    TargetKind,
-    read_target,
-    split_canonical,
-)
+from tei_manager.wire.envelope import EMPTY, RequestReader, Start, split_canonical
 from tei_manager.wire.fields import MalformedMessage
+from tei_manager.wire.target import Target, TargetKind, read_target
 
 DIRECTION = 4
 LIMIT = 1 << 16
@@ -94,7 +88,7 @@ def framed(message: bytes, flag: int = 0) -> bytes:
 
 def reader(**changes: Any) -> RequestReader:
     arguments = {
-        "rpc_name": "Embed", "wrapped": True, "direction_field": DIRECTION,
+        "rpc_name": "Embed", "shape": Shape.WRAPPED, "direction_field": DIRECTION,
         "max_message_bytes": LIMIT, **changes,
     }  # fmt: skip
     return RequestReader(**arguments)
@@ -241,11 +235,28 @@ def test_what_protobuf_parses_is_forwarded_with_the_same_meaning(message: bytes)
     assert (got and got.value) == (getattr(envelope.target, expected) if expected else None)
 
 
-@given(st.binary(max_size=80), cuts, st.booleans(), st.sampled_from([b"identity", b"gzip"]))
+@given(
+    st.binary(max_size=80), cuts, st.sampled_from(Shape), st.sampled_from([b"identity", b"gzip"])
+)
 def test_arbitrary_octets_end_in_a_result_or_a_status(
-    data: bytes, edges: list[int], wrapped: bool, encoding: bytes
+    data: bytes, edges: list[int], shape: Shape, encoding: bytes
 ) -> None:
-    run(cut(data, edges), wrapped=wrapped, encoding=encoding)
+    run(cut(data, edges), shape=shape, encoding=encoding)
+
+
+@given(st.lists(st.lists(inner_fields, max_size=4).map(b"".join), max_size=3), cuts)
+def test_a_plain_request_goes_on_as_it_is_or_is_refused_as_a_wrapped_one_would_be(
+    requests: list[bytes], edges: list[int]
+) -> None:
+    data = b"".join(map(framed, requests))
+    targets, forwarded, refusal = run(cut(data, edges), shape=Shape.PLAIN)
+    wrapped = b"".join(framed(block(1, b"") + block(2, request)) for request in requests)
+    assert (refusal is None) == (run([wrapped])[2] is None)
+    if refusal is None:
+        assert (targets, forwarded) == ([None] * len(requests), data)
+    else:
+        assert data.startswith(forwarded)
+        assert len(forwarded) < len(data)
 
 
 @given(odd | canonical, cuts)
@@ -308,8 +319,12 @@ def test_a_missing_request_is_told_after_the_start_and_names_the_rpc() -> None:
 
 
 def test_a_method_without_a_request_forwards_an_empty_message() -> None:
-    assert run([framed(block(1, b"\x0a\x01a"))], wrapped=False) == ([b"\x0a\x01a"], EMPTY, None)
-    assert run([framed(b"")], wrapped=False) == ([None], EMPTY, None)
+    assert run([framed(block(1, b"\x0a\x01a"))], shape=Shape.TARGET_ONLY) == (
+        [b"\x0a\x01a"],
+        EMPTY,
+        None,
+    )
+    assert run([framed(b"")], shape=Shape.TARGET_ONLY) == ([None], EMPTY, None)
 
 
 def test_malformed_messages_say_where() -> None:

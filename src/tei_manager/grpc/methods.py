@@ -7,7 +7,7 @@ RPC. Field numbers are those of ``tei/v1/tei.proto``.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 MULTIPLEXER = "tei_multiplexer.v1.TeiMultiplexer"
@@ -26,11 +26,12 @@ class Shape(Enum):
 
     TARGET_ONLY = "target"  # {target = 1}
     WRAPPED = "target and request"  # {target = 1, request = 2}
+    PLAIN = "request"  # the request itself; the target is in the metadata
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # a key of dictionaries on the hot path
 class Method:
-    """One RPC of the multiplexer.
+    """One RPC that goes to an instance.
 
     Args:
         name: As in the ``.proto``, ``EmbedStream``.
@@ -60,6 +61,12 @@ def _row(
     return Method(name, kind, shape, f"/tei.v1.{backend}", direction, path, label)
 
 
+def _native(row: Method) -> Method:
+    """Return the same method as TEI's own clients call it."""
+    service = "Rerank" if row.name.startswith("Rerank") else row.backend_path.split("/")[1][7:]
+    return replace(row, shape=Shape.PLAIN, path=f"/tei.v1.{service}/{row.name}")
+
+
 # RerankStream's backend path is what it is built upon, not what it is passed to: TEI never
 # answers its own RerankStream (see mux/rerank.py).
 _ROWS = (
@@ -84,3 +91,8 @@ _ROWS = (
 
 METHODS: dict[str, Method] = {row.path: row for row in _ROWS}
 """Every method of the multiplexer by the path that clients call."""
+
+NATIVE: dict[str, Method] = {row.path: row for row in map(_native, _ROWS)}
+"""The methods of ``tei.v1`` by their own paths, for unmodified clients of TEI."""
+
+NATIVE_SERVICES = tuple(sorted({path.split("/")[1] for path in NATIVE}))

@@ -40,6 +40,9 @@ MAX_WAITING = 1024
 """Calls that may wait for a stream to one instance; the next is refused at once."""
 
 
+_RETIRED = "it was stopped or replaced"
+
+
 class Backend:
     """One process behind one address, with its connections and the calls that wait for one."""
 
@@ -81,6 +84,9 @@ class Backend:
                 endpoint.live += 1
                 exchange.attach(endpoint)
                 return
+        if self.retired:
+            self._fail(exchange, _RETIRED)
+            return
         if len(self._waiting) >= MAX_WAITING:
             message = f"too many calls wait for a stream to instance '{self.route.name}'"
             exchange.fail(Code.RESOURCE_EXHAUSTED, f"{message} ({MAX_WAITING})")
@@ -99,7 +105,9 @@ class Backend:
 
     def ready(self, endpoint: Upstream) -> None:
         """Note that a connection's limits are known or changed."""
-        if endpoint.connection.going and endpoint in self._endpoints:
+        if self.retired:
+            endpoint.retire()
+        elif endpoint.connection.going and endpoint in self._endpoints:
             self._endpoints.remove(endpoint)
         elif endpoint not in self._endpoints and not endpoint.connection.going:
             self._endpoints.append(endpoint)
@@ -122,7 +130,7 @@ class Backend:
         self.retired = True
         for endpoint in list(self._endpoints):
             endpoint.retire()
-        self._fail_waiting("it was stopped or replaced")
+        self._fail_waiting(_RETIRED)
 
     def close(self) -> None:
         """Stop connecting. Connections are cut by whoever closes the switch."""
@@ -149,7 +157,7 @@ class Backend:
             async with asyncio.timeout(switch.options.connect_timeout_secs):
                 await switch.loop.create_connection(lambda: upstream, route.host, route.port)
                 await upstream.first_settings()
-        except OSError as error:  # TimeoutError is one
+        except (OSError, UnicodeError) as error:  # TimeoutError is an OSError
             upstream.abort()
             self._fail_waiting(_cause(error))
         finally:
@@ -161,17 +169,20 @@ class Backend:
     def _fail_waiting(self, cause: str) -> None:
         waiting, self._waiting = self._waiting, {}
         for exchange in waiting:
-            name, address = self.route.name, self.route.address
-            message = f"cannot connect to instance '{name}' at {address}: {cause}"
-            exchange.fail(Code.UNAVAILABLE, message)
+            self._fail(exchange, cause)
+
+    def _fail(self, exchange: Exchange, cause: str) -> None:
+        name, address = self.route.name, self.route.address
+        message = f"cannot connect to instance '{name}' at {address}: {cause}"
+        exchange.fail(Code.UNAVAILABLE, message)
 
 
-def _cause(error: OSError) -> str:
+def _cause(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no HTTP/2 settings in time"
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
-    return error.strerror or str(error)
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _encode_block(route: Route, method: Method) -> bytes:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tei_manager.grpc.methods import Kind, Method
+from tei_manager.grpc.methods import Kind, Method, Shape
 from tei_manager.grpc.status import Code, StatusError
 from tei_manager.mux.exchange import Exchange
 from tei_manager.routes import Route
@@ -162,8 +162,12 @@ class Call:
         """
         self.messages += 1
         if self.route is None:
-            self.open(self.switch.director.resolve(target))
-            self.target = target
+            director = self.switch.director
+            if self.method.shape is Shape.PLAIN:
+                self.open(director.native(self.head.targets))
+            else:
+                self.open(director.resolve(target))
+                self.target = target
         elif self.method.kind is Kind.UNARY:
             raise StatusError(Code.INTERNAL, f"{self.method.name} takes one message, not more")
         elif target and target != self.target and not self._follows(target, self.route):
@@ -204,6 +208,12 @@ class Call:
         if not self.messages:
             empty = "empty stream" if self.method.kind is not Kind.UNARY else "no request message"
             raise StatusError(Code.INVALID_ARGUMENT, f"{self.method.name}: {empty}")
+
+    def is_late(self, code: int) -> bool:
+        """Say whether an instance's status is only its way to say that the time is up."""
+        if code != Code.CANCELLED or self.deadline is None:
+            return False
+        return self.switch.now >= self.deadline
 
     def finish(self, code: int) -> None:
         """End the call on our side, whatever is left of it at the instance; count it."""

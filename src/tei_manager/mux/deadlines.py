@@ -8,12 +8,17 @@ timer, for the earliest tick that has ever had an entry; ticks that became empty
 from __future__ import annotations
 
 import asyncio
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from time import monotonic
 from typing import Protocol
 
 TICK_SECONDS = 0.004
 """How exactly deadlines fire; half of the 10 ms that is promised, less the loop's own delay."""
+
+
+MIN_ORDER = 1024
+"""Ticks that the queue may hold beyond those in use before it is cleared of the others. Calls with
+far deadlines leave one each, and nothing would come to the end of the queue for hours."""
 
 
 class Expiring(Protocol):
@@ -58,6 +63,11 @@ class Deadlines:
         entries = self._ticks.get(tick)
         if entries is not None:
             entries.discard(entry)
+            if not entries:
+                del self._ticks[tick]
+                if len(self._order) > 2 * len(self._ticks) + MIN_ORDER:
+                    self._order = list(self._ticks)
+                    heapify(self._order)
 
     def close(self) -> None:
         """Disarm the timer; nothing fires any more."""
@@ -74,8 +84,8 @@ class Deadlines:
     def _fire(self) -> None:
         self._armed = self._timer = None
         now = int(monotonic() / TICK_SECONDS)
-        while self._order and (self._order[0] <= now or not self._ticks[self._order[0]]):
-            for entry in self._ticks.pop(heappop(self._order)):
+        while self._order and (self._order[0] <= now or self._order[0] not in self._ticks):
+            for entry in self._ticks.pop(heappop(self._order), ()):
                 entry.expire()
         if self._order:
             self._arm(self._order[0])

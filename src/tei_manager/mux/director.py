@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from tei_manager.grpc.status import Code, StatusError
 from tei_manager.routes import Route, RouteState, RouteTable
-from tei_manager.wire.envelope import TargetKind, read_target
 from tei_manager.wire.fields import MalformedMessage
+from tei_manager.wire.target import TargetKind, read_target
 
 MAX_MEMO = 4096
 """Targets remembered; a worker has far fewer instances, so more can only be a caller's game."""
@@ -46,11 +46,11 @@ class Director:
                 return route
         kind, value = _parse(target)
         if kind is TargetKind.NAME:
-            route = self.by_name(str(value))
+            route = self.by_name(_given(str(value), "target.instance_name"))
         elif kind is TargetKind.INDEX:
             route = self.by_index(int(value))
         else:
-            return self.by_model(str(value))
+            return self.by_model(_given(str(value), "target.model"))
         if len(self._memo) >= MAX_MEMO:
             self._memo.clear()
         if target is not None:
@@ -68,10 +68,33 @@ class Director:
             return route.model == value
         return self.resolve(target).name == route.name
 
+    def native(self, targets: dict[bytes, bytes]) -> Route:
+        """Return the route of a call that has its target in the metadata, or nowhere.
+
+        Args:
+            targets: The ``x-tei-*`` fields of the call.
+
+        Raises:
+            StatusError: They name no instance that takes calls, or do not say which of several.
+        """
+        if (name := targets.get(b"x-tei-instance")) is not None:
+            return self.by_name(_given(name.decode("utf-8", "replace"), "x-tei-instance"))
+        if (model := targets.get(b"x-tei-model")) is not None:
+            return self.by_model(_given(model.decode("utf-8", "replace"), "x-tei-model"))
+        if (index := targets.get(b"x-tei-index")) is not None:
+            return self.by_index(_index(index))
+        if self.table.default_instance:
+            return self.by_name(self.table.default_instance)
+        if len(self.table.routes) == 1:
+            return self.by_name(self.table.routes[0].name)
+        message = (
+            "The call does not say which instance: set x-tei-instance, x-tei-model or x-tei-index "
+            "in its metadata, or [grpc] default_instance in the settings"
+        )
+        raise StatusError(Code.INVALID_ARGUMENT, message)
+
     def by_name(self, name: str) -> Route:
         """Return the running instance of this name, or raise `StatusError`."""
-        if not name:
-            raise StatusError(Code.INVALID_ARGUMENT, "target.instance_name is empty")
         route = self.table.by_name.get(name)
         if route is None:
             raise StatusError(Code.NOT_FOUND, f"Instance '{name[:MAX_SHOWN]}' not found")
@@ -90,8 +113,6 @@ class Director:
 
     def by_model(self, model: str) -> Route:
         """Return the least loaded running instance of a model, or raise `StatusError`."""
-        if not model:
-            raise StatusError(Code.INVALID_ARGUMENT, "target.model is empty")
         shown = model[:MAX_SHOWN]
         routes = self.table.models.get(model)
         if routes is None:
@@ -103,6 +124,18 @@ class Director:
         self._turn += 1
         turn = self._turn % len(running)
         return min(running[turn:] + running[:turn], key=self._load)
+
+
+def _given(value: str, what: str) -> str:
+    if not value:
+        raise StatusError(Code.INVALID_ARGUMENT, f"{what} is empty")
+    return value
+
+
+def _index(value: bytes) -> int:
+    if not value.isdigit() or len(value) > 10:
+        raise StatusError(Code.INVALID_ARGUMENT, "x-tei-index is not a number")
+    return int(value)
 
 
 def _parse(target: bytes | None) -> tuple[TargetKind, str | int]:

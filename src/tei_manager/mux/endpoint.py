@@ -138,6 +138,8 @@ class Endpoint(asyncio.BufferedProtocol):
                 self.transport.abort()
         else:
             self.connection.expire(now)
+            if self.connection.closing:
+                self.flush()  # a peer that does not read would never call us to do it
 
     def lost(self, cause: str) -> None:
         """End what the connection carried; ``cause`` is a clause for a status message."""

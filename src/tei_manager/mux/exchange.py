@@ -135,6 +135,8 @@ class Exchange:
             connection.send_data(stream, data, self.ended and position == last)
         if self._held > MAX_REPLAY:
             self._replay = None
+        if pieces and self.sink is not None:
+            self.sink.on_room()  # what waited here went out, or is in the stream's queue now
 
     def credit(self, octets: int) -> None:
         """Let the instance send ``octets`` more, since the caller's side took as many."""

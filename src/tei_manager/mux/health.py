@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from tei_manager.grpc.methods import MULTIPLEXER
+from tei_manager.grpc.methods import MULTIPLEXER, NATIVE_SERVICES
 from tei_manager.grpc.status import Code, StatusError
 from tei_manager.routes import RouteState, RouteTable
 from tei_manager.wire import fields
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SERVICE_NAMES = (
     MULTIPLEXER,
+    *NATIVE_SERVICES,
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
@@ -177,8 +178,14 @@ def _response(status: Serving) -> bytes:
 
 
 def _entry(name: str, status: Serving) -> bytes:
-    """Return one entry of ``HealthListResponse.statuses``; names are short (contracts.md 5)."""
-    raw = name.encode()
-    value = _response(status)
-    entry = bytes((0x0A, len(raw))) + raw + bytes((0x12, len(value))) + value
-    return bytes((0x0A, len(entry))) + entry
+    """Return one entry of ``HealthListResponse.statuses``."""
+    return _delimited(0x0A, _delimited(0x0A, name.encode()) + _delimited(0x12, _response(status)))
+
+
+def _delimited(tag: int, value: bytes) -> bytes:
+    head, size = bytearray((tag,)), len(value)
+    while size > 0x7F:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    head.append(size)
+    return bytes(head) + value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tei_manager.grpc.methods import METHODS, Kind, Method
+from tei_manager.grpc.methods import METHODS, NATIVE, Kind, Method
 from tei_manager.grpc.status import Code, StatusError
 from tei_manager.mux.call import Call
 from tei_manager.mux.endpoint import Endpoint
@@ -15,7 +15,9 @@ from tei_manager.wire import hpack
 from tei_manager.wire.headers import ANSWER, RequestHead, server_heads, status_trailers
 from tei_manager.wire.stream import NOBODY, Stream
 
-_METHODS: dict[bytes, Method] = {path.encode(): method for path, method in METHODS.items()}
+_METHODS: dict[bytes, Method] = {
+    path.encode(): method for path, method in (METHODS | NATIVE).items()
+}
 
 _GRPC = b"application/grpc"
 _NOT_GRPC = (

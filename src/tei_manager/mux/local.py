@@ -66,7 +66,7 @@ class LocalCall:
         self._reader = messages.MessageReader(MAX_MESSAGE, head.encoding)
         self._answered = False
         self._done = False
-        self._method = serve(self)
+        self._method: LocalMethod = serve(self)
 
     def on_data(self, data: bytes, end: bool) -> None:
         """Hand whole messages to the method."""
@@ -121,9 +121,23 @@ class LocalCall:
             return
         self._done = True
         self._stream.owner = NOBODY
-        self._method.on_cancel()
+        method, self._method = self._method, _OVER  # or each would keep the other alive
+        method.on_cancel()
         self._connection.release_slot()
         self.switch.finished("local", code, 0.0)
+
+
+class _Over:
+    """What stands in the place of a method whose call is over."""
+
+    def on_message(self, message: bytes) -> None: ...
+
+    def on_half_close(self) -> None: ...
+
+    def on_cancel(self) -> None: ...
+
+
+_OVER = _Over()
 
 
 def _reflection(call: LocalCall) -> LocalMethod:

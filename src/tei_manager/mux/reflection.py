@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf import descriptor_pb2, descriptor_pool, text_format
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -21,8 +21,27 @@ if TYPE_CHECKING:
 MAX_MESSAGES = 1000
 """Questions that one call may ask; grpcurl and grpcui ask a few dozen."""
 
+
+def _reflection_v1() -> Any:
+    """Return the file of ``grpc.reflection.v1``: that of v1alpha, which is all that is shipped.
+
+    The two differ in their names alone.
+    """
+    proto = descriptor_pb2.FileDescriptorProto()
+    reflection_pb2.DESCRIPTOR.CopyToProto(proto)
+    text = text_format.MessageToString(proto).replace("v1alpha", "v1")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(text_format.Parse(text, descriptor_pb2.FileDescriptorProto()))
+    return pool.FindFileByName(proto.name.replace("v1alpha", "v1"))
+
+
 # Ours live in a pool of their own; health and reflection live in protobuf's common one.
-_POOLS = (tei_multiplexer_pb2.DESCRIPTOR.pool, descriptor_pool.Default())
+_REFLECTION_V1 = _reflection_v1()
+_POOLS = (
+    tei_multiplexer_pb2.DESCRIPTOR.pool,
+    descriptor_pool.Default(),
+    _REFLECTION_V1.pool,
+)
 _PUBLIC = {
     file.name
     for file in (
@@ -30,6 +49,7 @@ _PUBLIC = {
         *tei_multiplexer_pb2.DESCRIPTOR.dependencies,
         health_pb2.DESCRIPTOR,
         reflection_pb2.DESCRIPTOR,
+        _REFLECTION_V1,
     )
 }
 
@@ -85,8 +105,19 @@ def _files(kind: str | None, request: Any) -> list[bytes]:
     if kind == "file_by_filename":
         return _with_imports(_find("FindFileByName", request.file_by_filename))
     if kind == "file_containing_symbol":
-        return _with_imports(_find("FindFileContainingSymbol", request.file_containing_symbol))
+        return _with_imports(_find_symbol(request.file_containing_symbol))
     raise KeyError(kind)  # proto3 without extensions: nothing else can be known
+
+
+def _find_symbol(symbol: str) -> Any:
+    try:
+        return _find("FindFileContainingSymbol", symbol)
+    except KeyError:  # protobuf does not count the methods of a service among the symbols
+        service, _, method = symbol.rpartition(".")
+        file = _find("FindFileContainingSymbol", service)
+        if method in file.services_by_name[service.rpartition(".")[2]].methods_by_name:
+            return file
+        raise
 
 
 def _find(method: str, key: str) -> Any:

@@ -27,7 +27,8 @@ class Relay(Call):
         try:
             if (reader is None or reader.at_boundary) and self.head.encoding == b"identity":
                 if not data and self.messages:
-                    self.send(data, end)
+                    if end:  # an empty frame that ends nothing is no burden for an instance
+                        self.send(data, end)
                     return
                 if self.method.shape is Shape.WRAPPED:
                     whole = split_canonical(data, self.method.direction_field)
@@ -59,7 +60,7 @@ class Relay(Call):
     def on_end(self, head: ResponseHead) -> None:
         """Pass on the status as it came; but CANCELLED after the deadline is the deadline."""
         code = head.grpc_status or 0
-        if code == Code.CANCELLED and self.deadline and self.switch.now >= self.deadline:
+        if self.is_late(code):
             self.refuse(Code.DEADLINE_EXCEEDED, "")
             return
         block = head.forward if self.answered else STATUS_200 + head.forward
@@ -71,7 +72,7 @@ class Relay(Call):
         if reader is None:
             reader = self.reader = RequestReader(
                 self.method.name,
-                wrapped=self.method.shape is Shape.WRAPPED,
+                shape=self.method.shape,
                 direction_field=self.method.direction_field,
                 max_message_bytes=self.switch.options.max_message_mb << 20,
                 encoding=self.head.encoding,
@@ -83,6 +84,8 @@ class Relay(Call):
                     self.begin_message(piece.target)
                 else:
                     self.send(piece, False)
+                if self.done:  # it failed on the way to the instance
+                    return
         finally:
             self.switch.pool.queued += reader.held - held
         if end:

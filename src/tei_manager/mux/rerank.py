@@ -48,7 +48,7 @@ class RerankStream(Call):
         super().__init__(switch, connection, stream, head, method)
         self.reader = RequestReader(
             method.name,
-            wrapped=True,
+            shape=method.shape,
             direction_field=method.direction_field,
             max_message_bytes=MAX_MESSAGE,
             encoding=head.encoding,
@@ -66,13 +66,8 @@ class RerankStream(Call):
         if reader is None:
             return
         try:
-            for piece in reader.feed(data):
-                if isinstance(piece, Start):
-                    self.begin_message(piece.target)
-                else:
-                    for message in self._inner.feed(piece):
-                        self._ask(message)
-            if end:
+            self._read(reader, data)
+            if end and not self.done:
                 self.check_half_close(reader)
                 self.send(b"", True)
         except StatusError as error:
@@ -100,8 +95,12 @@ class RerankStream(Call):
 
     def on_end(self, head: ResponseHead) -> None:
         """Rank what was predicted, or pass on why it could not be."""
+        if self.is_late(head.grpc_status or 0):
+            self.refuse(Code.DEADLINE_EXCEEDED, "")
+            return
         if head.grpc_status:
-            self.connection.send_headers(self.stream, STATUS_200 + head.forward, True)
+            start = STATUS_200 if head.status else ANSWER  # trailers alone have no content-type
+            self.connection.send_headers(self.stream, start + head.forward, True)
             self.finish(head.grpc_status)
             return
         if len(self._predictions) != self.messages or self._first is None:
@@ -122,6 +121,20 @@ class RerankStream(Call):
         if not self.done:
             self.switch.pool.queued -= self._octets
         super().finish(code)
+
+    def _read(self, reader: RequestReader, data: bytes) -> None:
+        held = reader.held
+        try:
+            for piece in reader.feed(data):
+                if isinstance(piece, Start):
+                    self.begin_message(piece.target)
+                else:
+                    for message in self._inner.feed(piece):
+                        self._ask(message)
+                if self.done:  # it failed on the way to the instance
+                    return
+        finally:
+            self.switch.pool.queued += reader.held - held
 
     def _ask(self, message: bytes) -> None:
         try:

@@ -219,7 +219,7 @@ class Connection(ControlHalf):
             self._refill()
         stream = self.streams.get(stream_id)
         if stream is None or stream.remote_closed:
-            self._on_closed(stream_id, "DATA")
+            self._on_closed(stream_id, "DATA", size, bool(flags & END_STREAM))
             return
         stream.recv_window -= size
         if stream.recv_window < 0:
@@ -307,7 +307,7 @@ class Connection(ControlHalf):
             self._on_more_headers(stream, block, end)
         elif self.client or stream_id <= self.last_peer_id or stream_id % 2 == 0:
             self.heads.skip(block)
-            self._on_closed(stream_id, "HEADERS")
+            self._on_closed(stream_id, "HEADERS", 0, end)
         else:
             self._on_new_stream(stream_id, block, end)
 
@@ -321,7 +321,8 @@ class Connection(ControlHalf):
         except StreamError as error:
             self._break(stream, error.code, error.message)
             return
-        if stream_id > self._refuse_above or self.slots >= self.max_streams:
+        calls = max(self.slots + 1, len(self.streams))  # an answer that nobody reads is one too
+        if stream_id > self._refuse_above or calls > self.max_streams:
             self._refuse(stream)
             return
         self.slots += 1
@@ -371,10 +372,19 @@ class Connection(ControlHalf):
         self.forget(stream)
         owner.on_reset(unpack_u32(data, start)[0], "reset by peer")
 
-    def _on_closed(self, stream_id: int, what: str) -> None:
-        """Answer a DATA or HEADERS frame on a stream that is not open to it."""
-        if stream_id in self.recent_resets:
-            self.budget.glitch(self.now)  # it was on its way when we reset the stream
+    def _on_closed(self, stream_id: int, what: str, size: int, end: bool) -> None:
+        """Answer a DATA or HEADERS frame on a stream that is not open to it.
+
+        On a stream that we reset it was on its way: payload within the window, and one end, are
+        free, or many small messages under way would look like an attack.
+        """
+        left = self.recent_resets.get(stream_id, -1)
+        if left >= 0 and end:
+            del self.recent_resets[stream_id]
+        elif 0 < size <= left:
+            self.recent_resets[stream_id] = left - size
+        elif left >= 0:
+            self.budget.glitch(self.now)
         elif self._is_idle(stream_id):
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, f"{what} on an idle stream")
         else:

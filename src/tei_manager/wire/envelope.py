@@ -33,6 +33,7 @@ from enum import Enum
 from struct import Struct
 from typing import NamedTuple
 
+from tei_manager.grpc.methods import Shape
 from tei_manager.grpc.status import Code, StatusError
 from tei_manager.wire import messages
 from tei_manager.wire.fields import (
@@ -43,6 +44,7 @@ from tei_manager.wire.fields import (
     read_fields,
     read_head,
 )
+from tei_manager.wire.target import read_target
 
 TARGET = 1
 REQUEST = 2
@@ -140,8 +142,8 @@ class RequestReader:
 
     Args:
         rpc_name: Named in errors.
-        wrapped: Whether messages are ``{target, request}``; else ``{target}``, and each is
-            answered by `EMPTY`.
+        shape: What messages are: ``{target, request}``; ``{target}``, for which `EMPTY` is
+            forwarded; or the request itself, as clients of TEI send it.
         direction_field: Number of ``truncation_direction`` in the request, 0 if it has none.
         max_message_bytes: The longest message that is taken.
         held_limit: The longest message that is held whole.
@@ -162,23 +164,23 @@ class RequestReader:
         "_max",
         "_rpc",
         "_scan",
+        "_shape",
         "_size",
         "_state",
-        "_wrapped",
         "messages",
     )
 
     def __init__(
         self,
         rpc_name: str,
-        wrapped: bool,
+        shape: Shape,
         direction_field: int,
         max_message_bytes: int,
         held_limit: int = HELD_LIMIT,
         encoding: bytes = messages.IDENTITY,
     ) -> None:
         self._rpc = rpc_name
-        self._wrapped = wrapped
+        self._shape = shape
         self._direction_field = direction_field
         self._max = max_message_bytes
         self._held_limit = held_limit
@@ -239,7 +241,7 @@ class RequestReader:
             self._left = self._size
             self.messages += 1
             self._state = _State.HEAD
-            if self._compressed or not self._wrapped:
+            if self._compressed or self._shape is Shape.TARGET_ONLY:
                 self._hold_whole()
         return len(octets)
 
@@ -260,12 +262,14 @@ class RequestReader:
             self._held.clear()
             yield from self._split(message)
 
-    def _find_head(self) -> tuple[bytes, int] | None:
+    def _find_head(self) -> tuple[bytes | None, int] | None:
         """Return the target and where the request begins if this message can be cut through.
 
         None means not yet, or, when the state has become `WHOLE`, never.
         """
         held = self._held
+        if self._shape is Shape.PLAIN:
+            return None, 0
         try:
             number, kind, length, start = read_head(held, 0)
             stop = start + length
@@ -281,7 +285,7 @@ class RequestReader:
         self._hold_whole()
         return None
 
-    def _cut_through(self, target: bytes, begin: int) -> Iterator[Start | bytes]:
+    def _cut_through(self, target: bytes | None, begin: int) -> Iterator[Start | bytes]:
         """Start a message whose request goes on as it comes."""
         first = bytes(self._held[begin:])
         self._held.clear()
@@ -306,9 +310,9 @@ class RequestReader:
         if self._compressed:
             limit = min(self._max, self._held_limit)
             message = messages.inflate(message, self._encoding, limit)
-        targets, requests = _parts(message)
+        targets, requests = ([], [message]) if self._shape is Shape.PLAIN else _parts(message)
         yield Start(b"".join(targets) if targets else None)
-        if not self._wrapped:
+        if self._shape is Shape.TARGET_ONLY:
             yield EMPTY
         elif not requests:
             raise self._refuse(f"field {REQUEST}, the request, is missing")
@@ -352,47 +356,3 @@ def _parts(message: bytes) -> tuple[list[bytes], list[bytes]]:
         for target in targets:  # each must be sound by itself, see `_check_whole`
             read_target(target)
     return targets, requests
-
-
-class TargetKind(Enum):
-    """Which member of a target's oneof is set."""
-
-    NAME = "instance_name"
-    INDEX = "index"
-    MODEL = "model"
-    UNKNOWN = "unknown"  # only fields that we do not know: a strategy of later clients
-
-
-class Target(NamedTuple):
-    """A decoded target: ``value`` is an index for `TargetKind.INDEX`, else text."""
-
-    kind: TargetKind
-    value: str | int = ""
-
-
-def read_target(target: bytes) -> Target | None:
-    """Return the member that a target sets, the last one if there are several; None if none.
-
-    Two numberings are in use for the last two members, and their wire types tell them apart: fields
-    2 and 3 are an index when they are numbers, and a model when they are text.
-
-    Raises:
-        MalformedMessage: It is no message, or a text in it is not UTF-8.
-    """
-    found: Target | None = None
-    for number, kind, value in read_fields(target):
-        if number in (2, 3) and isinstance(value, int):
-            found = Target(TargetKind.INDEX, value & 0xFFFF_FFFF)
-        elif number in (1, 2, 3) and kind == LENGTH and isinstance(value, bytes):
-            member = TargetKind.NAME if number == 1 else TargetKind.MODEL
-            found = Target(member, _text(value, member))
-        elif found is None:
-            found = Target(TargetKind.UNKNOWN)
-    return found
-
-
-def _text(value: bytes, member: TargetKind) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError as error:
-        raise MalformedMessage(error.start, f"target.{member.value} is not UTF-8") from None

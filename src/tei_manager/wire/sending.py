@@ -38,9 +38,10 @@ MAX_QUEUED_CONTROL = 100
 """Control frames that may wait for a transport that is paused; then we stop reading that peer
 (grpc-go stops at the same number)."""
 
-RECENT_RESETS = 1024
+RECENT_RESETS = 8192
 """How many streams that we reset are remembered, so that what the peer had under way for them is
-ignored and not taken for an attack (h2 remembers 1,024 as well)."""
+ignored and not taken for an attack. h2 remembers 1,024, but one connection of ours carries the
+calls of many clients, which may all go away at once."""
 
 
 class ConnectionHandler(Protocol):
@@ -96,7 +97,7 @@ class SendingHalf:
         self.ready: dict[Stream, None] = {}
         self.held: dict[Stream, None] = {}
         self.data_frames = 0
-        self.recent_resets: dict[int, None] = {}
+        self.recent_resets: dict[int, int] = {}  # octets that may be under way for them
         self._size_update = b""
 
     def take(self) -> bytes:
@@ -180,7 +181,7 @@ class SendingHalf:
         self.emit(frames.rst_stream(stream.id, code))
         if len(self.recent_resets) >= RECENT_RESETS:
             del self.recent_resets[next(iter(self.recent_resets))]
-        self.recent_resets[stream.id] = None
+        self.recent_resets[stream.id] = stream.recv_window
         self.forget(stream)
 
     def credit(self, stream: Stream, octets: int) -> None:
