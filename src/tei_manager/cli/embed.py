@@ -6,11 +6,14 @@ import json
 import math
 import os
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tei_manager.cli.control import NOT_FOUND, UNREACHABLE, AsJson, fail
+
+if TYPE_CHECKING:
+    from tei_manager.client import Client
 
 # Numbers of a vector that are shown; a look, not a listing.
 _SHOWN = 6
@@ -31,9 +34,11 @@ def embed(
     """Embed texts through the multiplexer and show the vectors' first numbers."""
     import grpc
 
-    with grpc.insecure_channel(target, [("grpc.enable_http_proxy", 0)]) as channel:
+    from tei_manager.client import Client
+
+    with Client(target, timeout) as client:
         try:
-            rows = [_embed_one(channel, instance, text, timeout) for text in texts]
+            rows = [_embed_one(client, instance, text) for text in texts]
         except grpc.RpcError as error:
             _fail(error)
     if as_json:
@@ -45,19 +50,10 @@ def embed(
         print(f"    length {row['norm']:.6f}, {row['milliseconds']:.2f} ms")
 
 
-def _embed_one(channel: Any, instance: str, text: str, timeout: float) -> dict[str, Any]:
-    from tei_manager.grpc.proto.multiplexer.v1 import tei_multiplexer_pb2 as mux_pb2
-    from tei_manager.grpc.proto.multiplexer.v1 import tei_multiplexer_pb2_grpc as mux_grpc
-    from tei_manager.grpc.proto.tei.v1 import tei_pb2
-
-    request = mux_pb2.EmbedRequest(
-        target=mux_pb2.Target(instance_name=instance),
-        request=tei_pb2.EmbedRequest(inputs=text, truncate=True, normalize=True),
-    )
+def _embed_one(client: Client, instance: str, text: str) -> dict[str, Any]:
     begin = time.perf_counter()
-    answer = mux_grpc.TeiMultiplexerStub(channel).Embed(request, timeout=timeout)
+    vector = client.embed(instance, text)
     elapsed = time.perf_counter() - begin
-    vector = list(answer.embeddings)
     norm = math.sqrt(math.fsum(number * number for number in vector))
     return {"text": text, "milliseconds": elapsed * 1000, "norm": norm, "embedding": vector}
 

@@ -27,6 +27,7 @@ from typing import Any
 import uvloop
 
 from tei_manager import __version__
+from tei_manager.errors import LaunchFailed
 from tei_manager.mux.listener import Client
 from tei_manager.mux.switch import Options, Switch
 from tei_manager.routes import RouteTable
@@ -191,7 +192,7 @@ def run_standalone(
         metrics: Host and port for Prometheus, if any.
 
     Raises:
-        OSError: An address cannot be bound.
+        LaunchFailed: An address cannot be bound.
     """
     listening = _bind(listen)
 
@@ -210,7 +211,12 @@ def run_standalone(
 
 def _bind(address: tuple[str, int]) -> socket.socket:
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    return socket.create_server(address, family=family, backlog=BACKLOG)
+    try:
+        return socket.create_server(address, family=family, backlog=BACKLOG)
+    except OSError as error:
+        where = f"{address[0]}:{address[1]}"
+        reason = os.strerror(error.errno or 0)
+        raise LaunchFailed(f"cannot listen on {where}: {reason}; choose another") from None
 
 
 def _serve_metrics(counters: Counters, address: tuple[str, int]) -> None:
