@@ -19,8 +19,11 @@ import grpc.aio
 
 from tei_manager.grpc.proto.tei.v1 import tei_pb2
 
+Context = Any  # grpc.aio's, which is generic in its stubs only
+
 UNARY = frozenset(
-    "Info Embed EmbedSparse EmbedAll Predict PredictPair Rerank Tokenize Decode".split()
+    ("Info", "Embed", "EmbedSparse", "EmbedAll", "Predict", "PredictPair")
+    + ("Rerank", "Tokenize", "Decode")
 )
 OPTIONS = (
     # What design.md 7 asks of an instance on C-core: to tolerate the pings behind resets.
@@ -66,7 +69,7 @@ class Call:
         return self
 
 
-class FakeTei(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc's stubs leave its base untyped
+class FakeTei(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in its stubs only
     """The server. ``seed`` marks its answers, so that a test sees who gave them."""
 
     def __init__(self, seed: int = 1) -> None:
@@ -95,14 +98,14 @@ class FakeTei(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc's stubs lea
         async with asyncio.timeout(limit):
             return await self.arrived.get()
 
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+    def service(self, details: grpc.HandlerCallDetails) -> Any:
         """Serve any method of ``tei.v1``."""
         path: str = details.method
         if not path.startswith("/tei.v1."):
             return None
         method = path.rpartition("/")[2]
 
-        async def serve(messages: Any, context: grpc.aio.ServicerContext) -> Any:
+        async def serve(messages: Any, context: Context) -> Any:
             call = self._arrive(path, details, context)
             try:
                 async for answer in self._answers(method, call, messages, context):
@@ -115,7 +118,7 @@ class FakeTei(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc's stubs lea
 
         return grpc.stream_stream_rpc_method_handler(serve)
 
-    def _arrive(self, path: str, details: Any, context: grpc.aio.ServicerContext) -> Call:
+    def _arrive(self, path: str, details: Any, context: Context) -> Call:
         metadata = [(name, value) for name, value in details.invocation_metadata]
         call = Call(path, metadata, context.time_remaining())
         self.calls.append(call)
@@ -123,7 +126,7 @@ class FakeTei(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc's stubs lea
         return call
 
     async def _answers(
-        self, method: str, call: Call, messages: Any, context: grpc.aio.ServicerContext
+        self, method: str, call: Call, messages: Any, context: Context
     ) -> AsyncIterator[bytes]:
         if method not in UNARY:
             await context.send_initial_metadata(())  # TEI's streams begin before they answer

@@ -8,7 +8,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import h2.config
 import h2.connection
@@ -74,9 +74,7 @@ class Peer:
         for event in events:
             if isinstance(event, h2.events.DataReceived) and self.acknowledge:
                 with contextlib.suppress(Exception):  # the stream may be over by now
-                    self.h2.acknowledge_received_data(
-                        event.flow_controlled_length, event.stream_id
-                    )
+                    self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         await self.flush()
 
     async def closed(self, limit: float = 5) -> None:
@@ -129,6 +127,11 @@ class Peer:
         sock = self.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
+
+
+def fields(event: Any) -> list[tuple[str, str]]:
+    """The header list of an event, as text."""
+    return [(name, value) for name, value in event.headers]
 
 
 @asynccontextmanager

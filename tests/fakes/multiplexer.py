@@ -60,7 +60,7 @@ def table(*routes: Route | tuple[str, int], version: int = 1) -> RouteTable:
 async def until(condition: Callable[[], bool], limit: float = 5) -> None:
     """Let the loop turn until the condition holds; every turn does I/O, so none is idle time."""
     async with asyncio.timeout(limit):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  # what is waited for has no event
             await asyncio.sleep(0)
 
 
@@ -73,8 +73,8 @@ class Multiplexer:
         self.port = port
         self._channels: list[grpc.aio.Channel] = []
 
-    def channel(self, *options: tuple[str, int]) -> grpc.aio.Channel:
-        """A channel of its own connection; closed at the end."""
+    def channel(self, *options: tuple[str, int]) -> Any:
+        """A channel of its own connection, untyped since octets go as they are; closed at the end."""
         address = f"127.0.0.1:{self.port}"
         channel = grpc.aio.insecure_channel(address, options=(*CHANNEL_OPTIONS, *options))
         self._channels.append(channel)
@@ -84,7 +84,7 @@ class Multiplexer:
         """Close what `channel` gave."""
         channels, self._channels = self._channels, []
         for channel in channels:
-            await channel.close()
+            await channel.close(None)
 
     def leftovers(self) -> dict[str, int]:
         """Everything that calls hold while they run, as far as it is not zero."""
@@ -113,7 +113,9 @@ class Multiplexer:
 
 
 @asynccontextmanager
-async def multiplexer(*routes: Route | tuple[str, int], **options: Any) -> AsyncIterator[Multiplexer]:
+async def multiplexer(
+    *routes: Route | tuple[str, int], **options: Any
+) -> AsyncIterator[Multiplexer]:
     """A multiplexer in this loop that routes to (name, port) pairs; cut at the end."""
     listening = worker_module._bind(("127.0.0.1", 0))
     worker = Worker(Options(**options))

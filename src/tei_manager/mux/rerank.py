@@ -162,7 +162,10 @@ class RerankStream(Call):
             raise StatusError(Code.RESOURCE_EXHAUSTED, message)
 
     def _collect(self, message: bytes) -> None:
-        response = tei_pb2.PredictResponse.FromString(message)
+        try:
+            response = tei_pb2.PredictResponse.FromString(message)
+        except Exception as error:  # protobuf's DecodeError is not public in every version
+            raise StatusError(Code.INTERNAL, f"the instance answers badly: {error}") from None
         if len(response.predictions) != 1:
             raise StatusError(Code.FAILED_PRECONDITION, "model is not a re-ranker model")
         if math.isnan(response.predictions[0].score):

@@ -114,8 +114,7 @@ class Connection(ControlHalf):
         )
 
     def __repr__(self) -> str:
-        role = "client" if self.client else "server"
-        return f"<Connection {role}: {len(self.streams)} streams, {self.slots} slots>"
+        return f"<Connection client={self.client} streams={len(self.streams)} slots={self.slots}>"
 
     def start(self) -> None:
         """Send the preface, our settings, and the connection's full window."""
@@ -244,8 +243,6 @@ class Connection(ControlHalf):
             self.forget(stream)
 
     def _refill(self) -> None:
-        if self.recv_window < 0:
-            raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "connection window overrun")
         self.emit(frames.window_update(0, CONNECTION_WINDOW - self.recv_window))
         self.recv_window = CONNECTION_WINDOW
 
@@ -313,6 +310,7 @@ class Connection(ControlHalf):
 
     def _on_new_stream(self, stream_id: int, block: bytes, end: bool) -> None:
         self.last_peer_id = stream_id
+        self.peer_streams += 1
         self._new_streams -= 1
         stream = Stream(stream_id, self.peer_initial_window, self.now)
         self.streams[stream_id] = stream
@@ -323,17 +321,19 @@ class Connection(ControlHalf):
             return
         calls = max(self.slots + 1, len(self.streams))  # an answer that nobody reads is one too
         if stream_id > self._refuse_above or calls > self.max_streams:
-            self._refuse(stream)
+            self.reset(stream, ErrorCode.REFUSED_STREAM)
+            self.budget.refusal(self.now)
             return
+        if end and head.content_length > 0:
+            self._break(stream, ErrorCode.PROTOCOL_ERROR, "body differs from content-length")
+            return
+        if not head.path:  # the list was too large to be read
+            self.budget.local_reset(self.now)
         self.slots += 1
         stream.got_head = True
         stream.expected = head.content_length
         stream.remote_closed = end
         self.handler.on_request(stream, head, end)
-
-    def _refuse(self, stream: Stream) -> None:
-        self.reset(stream, ErrorCode.REFUSED_STREAM)
-        self.budget.refusal()
 
     def _on_more_headers(self, stream: Stream, block: bytes, end: bool) -> None:
         try:
@@ -345,7 +345,8 @@ class Connection(ControlHalf):
             self._break(stream, ErrorCode.PROTOCOL_ERROR, "trailers that do not end the stream")
             return
         if self.client and not stream.got_head and 100 <= head.status < 200 and not end:
-            return  # an interim response is not the answer (RFC 9110 15.2)
+            self.budget.glitch(self.now)  # an interim response is not the answer (RFC 9110 15.2)
+            return
         if end and stream.expected > 0:
             self._break(stream, ErrorCode.PROTOCOL_ERROR, "body differs from content-length")
             return
@@ -364,24 +365,23 @@ class Connection(ControlHalf):
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on an idle stream")
         stream = self.streams.get(stream_id)
         if stream is None:
+            self.recent_resets.pop(stream_id, None)  # nothing more is on its way
             self.budget.glitch(self.now)
             return
         if not self.client and self.now - stream.opened_at < 1.0:
             self.budget.reset(self.now)
         owner = stream.owner
+        if self.client:  # C-core sends what it had queued behind its own reset
+            self.remember(stream)
         self.forget(stream)
         owner.on_reset(unpack_u32(data, start)[0], "reset by peer")
 
     def _on_closed(self, stream_id: int, what: str, size: int, end: bool) -> None:
-        """Answer a DATA or HEADERS frame on a stream that is not open to it.
-
-        On a stream that we reset it was on its way: payload within the window, and one end, are
-        free, or many small messages under way would look like an attack.
-        """
+        """Answer a DATA or HEADERS frame on a stream that is not open to it."""
         left = self.recent_resets.get(stream_id, -1)
         if left >= 0 and end:
             del self.recent_resets[stream_id]
-        elif 0 < size <= left:
+        elif 0 < size <= left:  # it was on its way when the stream was reset
             self.recent_resets[stream_id] = left - size
         elif left >= 0:
             self.budget.glitch(self.now)
@@ -394,5 +394,5 @@ class Connection(ControlHalf):
         """Reset a stream that the peer broke, and tell its owner."""
         owner = stream.owner
         self.reset(stream, code)
+        owner.on_reset(code, reason)  # first, as the budget may end the connection
         self.budget.local_reset(self.now)
-        owner.on_reset(code, reason)

@@ -46,12 +46,15 @@ class ControlHalf(SendingHalf):
         self.error: ProtocolError | None = None
         self.last_peer_id = 0
         self.next_id = 1
+        self.peer_streams = 0  # opened by the peer so far; its numbers may leave gaps
+        self._draining = False
         self._refuse_above = LARGEST_STREAM_ID
 
     def drain(self) -> None:
         """Say goodbye in two steps: no call that is on its way to us is lost (RFC 9113 6.8)."""
-        if self.going or self.closing:
+        if self._draining or self.going or self.closing:
             return
+        self._draining = True
         self.emit(frames.goaway(LARGEST_STREAM_ID, ErrorCode.NO_ERROR) + frames.ping(_DRAIN_PING))
 
     def fail(self, code: ErrorCode, message: str) -> None:
@@ -62,7 +65,8 @@ class ControlHalf(SendingHalf):
         self.error = error
         self.closing = True
         self.going = True
-        self.emit(frames.goaway(self.last_peer_id, error.code, error.message.encode()[:128]))
+        last = min(self.last_peer_id, self._refuse_above)  # never above an earlier one
+        self.emit(frames.goaway(last, error.code, error.message.encode()[:128]))
 
     def _is_idle(self, stream_id: int) -> bool:
         """Whether a stream has not been opened yet, by whoever may open it."""
@@ -96,14 +100,15 @@ class ControlHalf(SendingHalf):
         if size % 6 or (size and flags & frames.ACK):
             raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of a wrong length")
         if flags & frames.ACK:
+            self.budget.glitch(self.now)
             return
         if size > MAX_SETTINGS * 6:
             raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "too many settings")
         self.budget.settings(self.now)
+        self.emit(frames.SETTINGS_ACK)  # first: DATA that a larger window frees comes behind it
         for key, value in unpack_setting(data[start:stop]):
             self._apply_setting(key, value)
         self.settled = True
-        self.emit(frames.SETTINGS_ACK)
         self.handler.on_settings()
 
     def _apply_setting(self, key: int, value: int) -> None:
@@ -141,14 +146,17 @@ class ControlHalf(SendingHalf):
             raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "PING is not eight octets long")
         payload = data[start:stop]
         if not flags & frames.ACK:
-            self.budget.ping(self.now)
+            self.budget.ping(self.now, self.data_frames)
             self.emit(frames.ping(payload, ack=True))
-        elif payload == _DRAIN_PING and not self.client:
+        elif self.client:
+            self.handler.on_ping_ack(payload)
+        elif self._draining and payload == _DRAIN_PING:
             self._finish_drain()
         else:
-            self.handler.on_ping_ack(payload)
+            self.budget.glitch(self.now)
 
     def _finish_drain(self) -> None:
+        self._draining = False
         self._refuse_above = self.last_peer_id
         self.going = True
         self.emit(frames.goaway(self.last_peer_id, ErrorCode.NO_ERROR))
@@ -159,6 +167,7 @@ class ControlHalf(SendingHalf):
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream")
         if stop - start < 8:
             raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY is too short")
+        self.budget.glitch(self.now)
         last, code = unpack_u32(data, start)[0], unpack_u32(data, start + 4)[0]
         self.going = True
         self.handler.on_goaway(last & LARGEST_STREAM_ID, code, data[start + 8 : stop])
@@ -174,7 +183,7 @@ class ControlHalf(SendingHalf):
         octets = unpack_u32(data, start)[0] & LARGEST_WINDOW
         if not octets:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
-        self.budget.window_update(max(self.last_peer_id, self.next_id) // 2, self.data_frames)
+        self.budget.window_update(self.peer_streams + self.next_id // 2, self.data_frames)
         if not stream_id:
             self._grow_connection(octets)
             return

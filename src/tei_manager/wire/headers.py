@@ -16,6 +16,7 @@ Rules of this file
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -26,6 +27,9 @@ from tei_manager.wire.frames import ErrorCode, StreamError
 
 MAX_MEMO = 64
 """Blocks remembered for one connection; a client in steady state has one for each method."""
+
+MAX_MEMO_OCTETS = 2048
+"""Octets of a block and of what it forwards; with larger ones a peer could fill the memory."""
 
 Fields = Iterable[tuple[bytes, bytes, bytes]]
 
@@ -140,9 +144,10 @@ class HeadReader:
             self._check_generation()
             return build(fields)
         head = build(fields)
-        if len(memo) >= MAX_MEMO:
-            memo.clear()
-        memo[block] = head
+        if len(block) + len(head.forward) <= MAX_MEMO_OCTETS:
+            if len(memo) >= MAX_MEMO:
+                memo.clear()
+            memo[block] = head
         return head
 
     def _check_generation(self) -> None:
@@ -202,6 +207,8 @@ def read_request(fields: Fields) -> RequestHead:
                 head.refusal = StatusError(Code.INVALID_ARGUMENT, message)
             travels.append(wire)
         elif name == b"host":
+            if host is not None:
+                _malformed("two host fields")
             host = value
         else:
             _read_special(head, name, value)
@@ -248,6 +255,7 @@ def read_request_trailers(fields: Fields) -> RequestHead:
     return RequestHead()
 
 
+_STATUS = re.compile(rb"[1-9][0-9][0-9]")
 _RESPONSE_DROPPED = metadata.CONNECTION_SPECIFIC | metadata.DROPPED_FROM_RESPONSES
 
 
@@ -259,9 +267,9 @@ def read_response(fields: Fields) -> ResponseHead:
     """
     head = ResponseHead()
     rest = list(fields)
-    if not rest or rest[0][0] != b":status" or not rest[0][1].isdigit():
+    if not rest or rest[0][0] != b":status" or not _STATUS.fullmatch(rest[0][1]):
         _malformed("a response begins with :status")
-    head.status = int(rest[0][1][:3])
+    head.status = int(rest[0][1])
     _read_answer(head, rest[1:])
     return head
 

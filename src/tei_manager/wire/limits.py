@@ -54,6 +54,7 @@ class AbuseBudget:
         "_priorities",
         "_refusals",
         "_resets",
+        "_seen_frames",
         "_settings",
         "_window_updates",
     )
@@ -66,9 +67,10 @@ class AbuseBudget:
         self._pings = TokenBucket(100, 10)
         self._settings = TokenBucket(50, 1)
         self._priorities = TokenBucket(200, 50)
-        self._glitches = TokenBucket(1000, 100)
-        self._refusals = 0
+        self._glitches = TokenBucket(900, 100)
+        self._refusals = TokenBucket(100, 10)
         self._empty_frames = 0
+        self._seen_frames = 0
         self._window_updates = 0
 
     def reset(self, now: float) -> None:
@@ -76,16 +78,21 @@ class AbuseBudget:
         self._take(self._resets, now, "too many resets")
 
     def local_reset(self, now: float) -> None:
-        """Pay for a stream that the peer made *us* reset (CVE-2025-8671)."""
+        """Pay for a stream that the peer made *us* end, unread (CVE-2025-8671, CVE-2026-49975)."""
         self._take(self._local_resets, now, "too many broken streams")
 
-    def ping(self, now: float) -> None:
-        """Pay for a PING; no strikes, so that a client's keep-alive may run for ever."""
-        self._take(self._pings, now, "too many pings")
+    def ping(self, now: float, data_frames: int) -> None:
+        """Pay for a PING; no strikes, so that a client's keep-alive may run for ever.
 
-    def progress(self) -> None:
-        """Note that a call made progress: keep-alive beside real traffic costs nothing."""
-        self._pings.refill()
+        Args:
+            now: Seconds.
+            data_frames: How many DATA frames were sent so far. A new one makes the bucket full:
+                clients that estimate their bandwidth send a PING for every few of them.
+        """
+        if data_frames != self._seen_frames:
+            self._seen_frames = data_frames
+            self._pings.refill()
+        self._take(self._pings, now, "too many pings")
 
     def settings(self, now: float) -> None:
         """Pay for a SETTINGS frame (CVE-2019-9515)."""
@@ -99,11 +106,9 @@ class AbuseBudget:
         """Pay for a frame that is legal and means nothing to us: unknown types, closed streams."""
         self._take(self._glitches, now, "too many frames without meaning")
 
-    def refusal(self) -> None:
+    def refusal(self, now: float) -> None:
         """Pay for a stream above the limit; an honest peer stops at the first."""
-        self._refusals += 1
-        if self._refusals > 100:
-            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "too many streams above the limit")
+        self._take(self._refusals, now, "too many streams above the limit")
 
     def empty_frame(self) -> None:
         """Pay for a DATA or CONTINUATION frame that is empty and ends nothing (CVE-2019-9518)."""

@@ -179,10 +179,14 @@ class SendingHalf:
     def reset(self, stream: Stream, code: int) -> None:
         """End the stream with RST_STREAM. Its owner is not told: it is the one who asks."""
         self.emit(frames.rst_stream(stream.id, code))
+        self.remember(stream)
+        self.forget(stream)
+
+    def remember(self, stream: Stream) -> None:
+        """Expect frames that are on their way for a stream that was reset."""
         if len(self.recent_resets) >= RECENT_RESETS:
             del self.recent_resets[next(iter(self.recent_resets))]
-        self.recent_resets[stream.id] = stream.recv_window
-        self.forget(stream)
+        self.recent_resets[stream.id] = max(0, stream.recv_window)
 
     def credit(self, stream: Stream, octets: int) -> None:
         """Note that the other side took ``octets`` of the stream; tells the peer in halves."""
@@ -202,11 +206,12 @@ class SendingHalf:
                 del ready[stream]
                 continue
             size = self._allowance(stream)
-            if size <= 0 and queue[0]:
+            if not size and queue[0]:
                 if self.send_window <= 0:
                     return
                 del ready[stream]
-                self.held[stream] = None
+                if stream.send_window > 0:
+                    self.held[stream] = None
                 continue
             del ready[stream]
             self._send_queued(stream, queue, size)
@@ -243,18 +248,21 @@ class SendingHalf:
             self.emit(b"")
 
     def table_size_changed(self, size: int) -> None:
-        """Follow the peer's SETTINGS_HEADER_TABLE_SIZE: our next block says so (RFC 7541 4.2)."""
+        """Follow the peer's SETTINGS_HEADER_TABLE_SIZE: our next block says so (RFC 7541 4.2).
+
+        We use no table, so we settle for none: that is below every size that the peer may have
+        asked for since our last block.
+        """
         if size < hpack.DEFAULT_TABLE_SIZE:
-            self._size_update = hpack.size_update(size)
+            self._size_update = hpack.size_update(0)
 
     def _may_hold(self, stream: Stream, size: int) -> bool:
         return may_hold(stream.outstanding + size, self.send_window, self.largest_send_window)
 
     def _allowance(self, stream: Stream) -> int:
-        size = min(self.peer_max_frame, self.send_window, stream.send_window)
         if self.client and not self._may_hold(stream, 0):
             return 0
-        return size
+        return max(0, min(self.peer_max_frame, self.send_window, stream.send_window))
 
     def _send_queued(self, stream: Stream, queue: deque[bytes], size: int) -> None:
         data = queue.popleft()

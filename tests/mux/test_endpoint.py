@@ -1,0 +1,126 @@
+"""Transports: what is closed, by when, and what one turn of the loop may cost."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+from time import monotonic
+from typing import Any
+
+import h2.events
+import pytest
+from fake_tei import fake_tei
+from http2_peer import Peer, connect
+from multiplexer import embed, framed, multiplexer, path, until
+
+from tei_manager.mux import endpoint
+from tei_manager.mux.call import Call
+from tei_manager.mux.exchange import Exchange
+from tei_manager.mux.local import LocalCall
+from tei_manager.wire.stream import Stream
+
+pytestmark = pytest.mark.asyncio
+
+
+async def test_a_client_that_does_not_read_and_breaks_http2_is_closed_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its transport is full, so no write would ever come back to say that it is time to close."""
+    monkeypatch.setattr(endpoint, "CLOSE_SECONDS", 0.2)
+    async with fake_tei() as tei, multiplexer(("a", tei.port)) as mux:
+        _reader, writer = await asyncio.open_connection("127.0.0.1", mux.port)
+        sock: socket.socket = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        window = b"\0\0\x04\x08\0\0\0\0\0\x70\0\0\0"
+        settings = b"\0\0\x06\x04\0\0\0\0\0\0\x04\x70\0\0\0"
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + window)
+        async with connect(mux.port) as other:  # borrows its encoder for a sound header block
+            other.request(path("EmbedAll"), data=framed(embed("flood 4 4000000")), end=True)
+            frames_ = other.h2.data_to_send()
+        writer.write(frames_[frames_.index(b"\x01\x04\0\0\0\x01") - 3 :])
+        await until(lambda: any(not e.connection.writable for e in mux.switch.endpoints))
+        (client,) = [e for e in mux.switch.endpoints if not e.connection.writable]
+        writer.write(b"\0\0\x05\x06\0\0\0\0\0hello")  # a PING of five octets
+        await until(lambda: client.connection.closing)
+        await until(lambda: client not in mux.switch.endpoints)
+        await mux.settled()
+        writer.close()
+
+
+async def test_a_client_that_says_nothing_is_closed_after_the_time_for_its_hello() -> None:
+    async with multiplexer() as mux:
+        reader, writer = await asyncio.open_connection("127.0.0.1", mux.port)
+        start = monotonic()
+        async with asyncio.timeout(8):
+            data = await reader.read(-1)
+        assert b"the peer was too slow" in data
+        assert 4.5 < monotonic() - start < 7
+        writer.close()
+
+
+async def test_a_flood_of_calls_on_one_connection_does_not_hold_the_loop() -> None:
+    longest = 0.0
+
+    async def watch() -> None:
+        nonlocal longest
+        while True:
+            start = monotonic()
+            await asyncio.sleep(0)
+            longest = max(longest, monotonic() - start)
+
+    async with multiplexer() as mux, connect(mux.port) as client:
+        await client.next(h2.events.RemoteSettingsChanged)
+        for _ in range(1000):
+            client.request(path("Embed"), data=framed(embed(name="nobody")), end=True)
+        data = client.h2.data_to_send()
+        client.writer.write(data)
+        watching = asyncio.create_task(watch())
+        await until(
+            lambda: (
+                sum(mux.switch.counters.to_json()["responses"].get("embed", {}).values()) == 1000
+            )
+        )
+        watching.cancel()
+        assert longest < 0.1
+
+
+async def test_calls_leave_no_object_behind_with_the_collector_off() -> None:
+    """Reference counts alone must free everything: the collector hardly ever runs in a worker."""
+
+    def live() -> list[Any]:
+        kinds = (Call, Exchange, Stream, LocalCall)
+        return [thing for thing in gc.get_objects() if isinstance(thing, kinds)]
+
+    async def calls_of_every_kind(client: Peer) -> None:
+        names = ["Embed", "EmbedStream", "RerankStream"]
+        finish = [
+            client.request(path("Embed"), data=framed(embed()), end=True),
+            client.request(path("Embed"), data=framed(embed(name="x")), end=True),
+            client.request(path("Embed"), data=framed(b"\xff"), end=True),
+            client.request("/grpc.health.v1.Health/Check", data=framed(b""), end=True),
+        ]
+        cancel = [client.request(path(name), data=framed(embed("hang"))) for name in names]
+        cancel.append(client.request("/grpc.health.v1.Health/Watch", data=framed(b"")))
+        await client.flush()
+        for call in finish:
+            await client.status(call)
+        for call in cancel:
+            client.h2.reset_stream(call, 8)
+        await client.flush()
+
+    async with fake_tei() as tei, multiplexer(("a", tei.port)) as mux:
+        gc.collect()
+        before = len(live())
+        gc.disable()
+        try:
+            for _ in range(10):  # a connection may reset 200 young streams
+                async with connect(mux.port) as client:
+                    for _ in range(25):
+                        await calls_of_every_kind(client)
+                    await mux.settled()
+            await until(lambda: not mux.switch.counters.client_connections)
+            assert len(live()) <= before
+        finally:
+            gc.enable()
