@@ -9,9 +9,9 @@ from tei_manager.grpc.status import Code, StatusError
 from tei_manager.mux.call import Call
 from tei_manager.mux.endpoint import Endpoint
 from tei_manager.mux.local import SERVICES, LocalCall
+from tei_manager.mux.not_grpc import NotGrpc
 from tei_manager.mux.relay import Relay
 from tei_manager.mux.switch import Switch
-from tei_manager.wire import hpack
 from tei_manager.wire.headers import ANSWER, RequestHead, server_heads, status_trailers
 from tei_manager.wire.stream import NOBODY, Stream
 
@@ -20,12 +20,6 @@ _METHODS: dict[bytes, Method] = {
 }
 
 _GRPC = b"application/grpc"
-_NOT_GRPC = (
-    hpack.literal(b":status", b"415")
-    + hpack.literal(b"content-type", b"text/plain; charset=utf-8")
-    + hpack.literal(b"accept", _GRPC)
-)
-_NOT_GRPC_TEXT = b"This port speaks gRPC: POST with content-type application/grpc.\n"
 
 
 class Client(Endpoint):
@@ -45,7 +39,9 @@ class Client(Endpoint):
         """Give a call to who serves it, or refuse it."""
         switch = self.switch
         if not _is_grpc(head):
-            self._answer_http(stream)
+            stream.owner = http = NotGrpc(switch, self.connection, stream)
+            if end:
+                http.on_data(b"", True)
             return
         switch.counters.in_flight += 1
         refusal = head.refusal
@@ -89,12 +85,6 @@ class Client(Endpoint):
         self.connection.release_slot()
         self.switch.rejected(error.code.name.lower(), error.code)
         self.switch.finished(label, error.code, 0.0)
-
-    def _answer_http(self, stream: Stream) -> None:
-        self.connection.send_headers(stream, _NOT_GRPC, False)
-        self.connection.send_data(stream, _NOT_GRPC_TEXT, True)
-        self.connection.release_slot()
-        self.switch.rejected("not_grpc", Code.UNKNOWN)
 
 
 def _rerank_stream() -> type[Call]:

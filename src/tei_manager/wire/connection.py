@@ -389,10 +389,3 @@ class Connection(ControlHalf):
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, f"{what} on an idle stream")
         else:
             raise ProtocolError(ErrorCode.STREAM_CLOSED, f"{what} on a closed stream")
-
-    def _break(self, stream: Stream, code: ErrorCode, reason: str) -> None:
-        """Reset a stream that the peer broke, and tell its owner."""
-        owner = stream.owner
-        self.reset(stream, code)
-        owner.on_reset(code, reason)  # first, as the budget may end the connection
-        self.budget.local_reset(self.now)

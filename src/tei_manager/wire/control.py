@@ -68,6 +68,13 @@ class ControlHalf(SendingHalf):
         last = min(self.last_peer_id, self._refuse_above)  # never above an earlier one
         self.emit(frames.goaway(last, error.code, error.message.encode()[:128]))
 
+    def _break(self, stream: Stream, code: ErrorCode, reason: str) -> None:
+        """Reset a stream that the peer broke, and tell its owner."""
+        owner = stream.owner
+        self.reset(stream, code)
+        owner.on_reset(code, reason)  # first, as the budget may end the connection
+        self.budget.local_reset(self.now)
+
     def _is_idle(self, stream_id: int) -> bool:
         """Whether a stream has not been opened yet, by whoever may open it."""
         if self.client:
@@ -204,5 +211,6 @@ class ControlHalf(SendingHalf):
         stream.send_window += octets
         stream.outstanding = max(0, stream.outstanding - octets)
         if stream.send_window > LARGEST_WINDOW:
-            raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "a stream window too large")
-        self.window_grew(stream)
+            self._break(stream, ErrorCode.FLOW_CONTROL_ERROR, "a stream window too large")
+        else:
+            self.window_grew(stream)
