@@ -22,8 +22,10 @@ from tei_manager.grpc.proto.tei.v1 import tei_pb2
 Context = Any  # grpc.aio's, which is generic in its stubs only
 
 UNARY = frozenset(
-    ("Info", "Embed", "EmbedSparse", "EmbedAll", "Predict", "PredictPair")
-    + ("Rerank", "Tokenize", "Decode")
+    (
+        *("Info", "Embed", "EmbedSparse", "EmbedAll", "Predict", "PredictPair", "Rerank"),
+        *("Tokenize", "Decode"),
+    )
 )
 OPTIONS = (
     # What design.md 7 asks of an instance on C-core: to tolerate the pings behind resets.

@@ -74,7 +74,7 @@ class Multiplexer:
         self._channels: list[grpc.aio.Channel] = []
 
     def channel(self, *options: tuple[str, int]) -> Any:
-        """A channel of its own connection, untyped since octets go as they are; closed at the end."""
+        """A channel of its own connection, closed at the end; untyped, as octets go raw."""
         address = f"127.0.0.1:{self.port}"
         channel = grpc.aio.insecure_channel(address, options=(*CHANNEL_OPTIONS, *options))
         self._channels.append(channel)

@@ -62,13 +62,15 @@ async def test_an_instance_that_accepts_and_says_nothing_is_given_up_in_time() -
     async def silent(peer: Peer, _number: int) -> None:
         await peer.reader.read()
 
-    async with scripted(silent) as tei:
-        async with multiplexer(("a", tei.port), connect_timeout_secs=0.3) as mux:
-            start = monotonic()
-            code, message = await one(mux)
-            assert (code, message.endswith(": no HTTP/2 settings in time")) == (14, True)
-            assert 0.3 <= monotonic() - start < 1
-            await mux.settled()
+    async with (
+        scripted(silent) as tei,
+        multiplexer(("a", tei.port), connect_timeout_secs=0.3) as mux,
+    ):
+        start = monotonic()
+        code, message = await one(mux)
+        assert (code, message.endswith(": no HTTP/2 settings in time")) == (14, True)
+        assert 0.3 <= monotonic() - start < 1
+        await mux.settled()
 
 
 @pytest.mark.parametrize(

@@ -174,12 +174,15 @@ async def test_the_first_message_of_a_stream_needs_a_target_and_later_ones_do_no
 async def test_a_later_message_for_another_instance_ends_the_stream(
     later: bytes, code: int
 ) -> None:
-    async with fake_tei(1) as one, fake_tei(2) as two:
-        async with multiplexer(("a", one.port), ("b", two.port)) as mux:
-            data = request(instance_name="a") + later
-            assert (await refusal(mux, "EmbedStream", data))[0] == code
-            assert not two.calls
-            await mux.settled()
+    async with (
+        fake_tei(1) as one,
+        fake_tei(2) as two,
+        multiplexer(("a", one.port), ("b", two.port)) as mux,
+    ):
+        data = request(instance_name="a") + later
+        assert (await refusal(mux, "EmbedStream", data))[0] == code
+        assert not two.calls
+        await mux.settled()
 
 
 async def test_a_stream_keeps_the_instance_that_its_index_meant_at_first() -> None:

@@ -123,23 +123,26 @@ async def test_the_timeout_that_the_instance_gets_is_never_longer_and_less_the_t
             request = await peer.next(h2.events.RequestReceived, limit=60)
             seen.put_nowait(dict(fields(request)).get("grpc-timeout", "none"))
 
-    async with scripted(note) as tei, multiplexer(("a", tei.port)) as mux:
-        async with connect(mux.port) as client:
-            for value in ("3S", "99999999H", "2500000u", "1H"):
-                client.request(path("Embed"), ("grpc-timeout", value), data=framed(embed()))
-                await client.flush()
-                sent = parse_timeout((await asyncio.wait_for(seen.get(), 5)).encode())
-                asked = parse_timeout(value.encode())
-                assert asked - 1 - asked / 1e6 < sent <= asked
+    async with (
+        scripted(note) as tei,
+        multiplexer(("a", tei.port)) as mux,
+        connect(mux.port) as client,
+    ):
+        for value in ("3S", "99999999H", "2500000u", "1H"):
+            client.request(path("Embed"), ("grpc-timeout", value), data=framed(embed()))
+            await client.flush()
+            sent = parse_timeout((await asyncio.wait_for(seen.get(), 5)).encode())
+            asked = parse_timeout(value.encode())
+            assert asked - 1 - asked / 1e6 < sent <= asked
 
-            slow = client.request(path("Embed"), ("grpc-timeout", "5S"))
-            await client.flush()
-            client.h2.ping(b"00000000")
-            await client.flush()
-            await client.next(h2.events.PingAckReceived)
-            client.h2.send_data(slow, framed(embed()))
-            await client.flush()
-            assert parse_timeout((await asyncio.wait_for(seen.get(), 5)).encode()) < 5
+        slow = client.request(path("Embed"), ("grpc-timeout", "5S"))
+        await client.flush()
+        client.h2.ping(b"00000000")
+        await client.flush()
+        await client.next(h2.events.PingAckReceived)
+        client.h2.send_data(slow, framed(embed()))
+        await client.flush()
+        assert parse_timeout((await asyncio.wait_for(seen.get(), 5)).encode()) < 5
 
 
 async def test_our_own_time_limit_is_enforced_here_and_not_told_to_the_instance() -> None:

@@ -41,23 +41,26 @@ async def test_a_window_filled_before_the_instance_says_hello_is_opened_again() 
         await peer.start()
         await answer_all(peer)
 
-    async with scripted(slow_hello) as tei, multiplexer(("a", tei.port)) as mux:
-        async with connect(mux.port) as client:
-            message = framed(embed("x" * 100_000))
-            call = client.request(path(EMBED))
-            client.h2.send_data(call, message[:16_384])
-            for start in range(16_384, 65_535, 16_384):
-                client.h2.send_data(call, message[start : min(start + 16_384, 65_535)])
-            await client.flush()
-            await until(lambda: mux.switch.backends["a"]._waiting != {})
-            started.set()
-            while client.h2.local_flow_control_window(call) < len(message) - 65_535:
-                await client.next(h2.events.WindowUpdated, limit=3)
-            for start in range(65_535, len(message), 16_384):
-                client.h2.send_data(call, message[start : start + 16_384])
-            client.h2.end_stream(call)
-            await client.flush()
-            assert await client.status(call) == (0, "")
+    async with (
+        scripted(slow_hello) as tei,
+        multiplexer(("a", tei.port)) as mux,
+        connect(mux.port) as client,
+    ):
+        message = framed(embed("x" * 100_000))
+        call = client.request(path(EMBED))
+        client.h2.send_data(call, message[:16_384])
+        for start in range(16_384, 65_535, 16_384):
+            client.h2.send_data(call, message[start : min(start + 16_384, 65_535)])
+        await client.flush()
+        await until(lambda: mux.switch.backends["a"]._waiting != {})
+        started.set()
+        while client.h2.local_flow_control_window(call) < len(message) - 65_535:
+            await client.next(h2.events.WindowUpdated, limit=3)
+        for start in range(65_535, len(message), 16_384):
+            client.h2.send_data(call, message[start : start + 16_384])
+        client.h2.end_stream(call)
+        await client.flush()
+        assert await client.status(call) == (0, "")
 
 
 async def test_200_calls_at_once_on_one_connection_all_get_their_own_answer() -> None:
@@ -170,24 +173,23 @@ async def test_a_client_cannot_pile_up_answers_that_it_does_not_read() -> None:
 async def test_messages_held_whole_are_counted_and_given_back(end: str) -> None:
     whole = embed("x" * 30_000)
     two_targets = whole + whole  # not canonical: held until it is whole
-    async with fake_tei() as tei, multiplexer(("a", tei.port)) as mux:
-        async with connect(mux.port) as client:
-            call = client.request(path(EMBED))
-            first, rest = framed(two_targets)[:50_000], framed(two_targets)[50_000:]
-            for start in range(0, len(first), 16_384):
-                client.h2.send_data(call, first[start : start + 16_384])
+    async with fake_tei() as tei, multiplexer(("a", tei.port)) as mux, connect(mux.port) as client:
+        call = client.request(path(EMBED))
+        first, rest = framed(two_targets)[:50_000], framed(two_targets)[50_000:]
+        for start in range(0, len(first), 16_384):
+            client.h2.send_data(call, first[start : start + 16_384])
+        await client.flush()
+        await until(lambda: mux.switch.pool.queued == len(first) - 5)
+        if end == "answered":
+            client.h2.send_data(call, rest, end_stream=True)
             await client.flush()
-            await until(lambda: mux.switch.pool.queued == len(first) - 5)
-            if end == "answered":
-                client.h2.send_data(call, rest, end_stream=True)
-                await client.flush()
-                assert (await client.status(call))[0] == 0
-            elif end == "cancelled":
-                client.h2.reset_stream(call, 8)
-                await client.flush()
-            else:
-                client.cut()
-            await mux.settled()
+            assert (await client.status(call))[0] == 0
+        elif end == "cancelled":
+            client.h2.reset_stream(call, 8)
+            await client.flush()
+        else:
+            client.cut()
+        await mux.settled()
 
 
 @pytest.mark.parametrize("method", ["EmbedStream", "RerankStream"])
@@ -222,13 +224,42 @@ async def test_cancelling_a_stream_that_floods_does_not_end_its_neighbours() -> 
         await peer.flush()
         await peer.closed(60)
 
-    async with scripted(flood) as tei, multiplexer(("a", tei.port)) as mux:
-        async with connect(mux.port) as client:
-            calls = [client.request(path("PredictStream"), data=framed(embed())) for _ in range(4)]
-            await client.flush()
-            for call in calls:
-                await client.next(h2.events.ResponseReceived, call)
-            for call in calls[:3]:
-                client.h2.reset_stream(call, 8)
-            await client.flush()
-            assert await client.status(calls[3]) == (0, "")
+    async with (
+        scripted(flood) as tei,
+        multiplexer(("a", tei.port)) as mux,
+        connect(mux.port) as client,
+    ):
+        calls = [client.request(path("PredictStream"), data=framed(embed())) for _ in range(4)]
+        await client.flush()
+        for call in calls:
+            await client.next(h2.events.ResponseReceived, call)
+        for call in calls[:3]:
+            client.h2.reset_stream(call, 8)
+        await client.flush()
+        assert await client.status(calls[3]) == (0, "")
+
+
+async def test_data_that_a_larger_window_frees_comes_behind_our_acknowledgement() -> None:
+    """C-core resets a stream whose DATA is ahead of the ACK of the window that it needs."""
+    kinds: list[int] = []
+
+    async def widen(peer: Peer, _number: int) -> None:
+        peer.acknowledge = False
+        await peer.start()
+        peer.h2.increment_flow_control_window(1 << 20)  # the connection has room
+        await peer.flush()
+        got = 0
+        while got < 65_535:
+            got += (await peer.next(h2.events.DataReceived)).flow_controlled_length
+        peer.writer.write(b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\x10\0\0")  # and now every stream
+        while 0 not in kinds:
+            head = await peer.reader.readexactly(9)
+            await peer.reader.readexactly(int.from_bytes(head[:3], "big"))
+            kinds.append(head[3])
+
+    async with scripted(widen) as tei, multiplexer(("a", tei.port)) as mux:
+        call = mux.channel().unary_unary(path(EMBED))(embed("x" * 100_000), timeout=5)
+        await until(lambda: 0 in kinds)
+        assert 4 in kinds[: kinds.index(0)]
+        call.cancel()
+        await mux.settled()

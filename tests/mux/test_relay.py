@@ -69,7 +69,8 @@ async def test_an_answer_has_the_bytes_of_the_instance_asked_directly(method: Me
 
 async def test_blocking_grpcio_clients_of_a_worker_process_get_the_same_bytes() -> None:
     def through(address: str) -> dict[str, list[bytes]]:
-        with grpc.insecure_channel(address) as channel:
+        untyped: Any = grpc.insecure_channel(address)
+        with untyped as channel:
             return {
                 method.name: list(
                     channel.stream_stream(method.path)(
@@ -168,7 +169,7 @@ async def test_an_instances_own_status_passes_with_message_and_details(method: s
             await ask(mux.channel(), path(method), [embed(text)])
         assert failure.value.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert failure.value.details() == "Grüße: 100 % \x7f voll"
-        assert tuple(failure.value.trailing_metadata() or ()) == tuple(tei.trailing)
+        assert list(failure.value.trailing_metadata() or ()) == list[Any](tei.trailing)
         await mux.settled()
 
 
@@ -181,14 +182,17 @@ async def test_an_answer_of_trailers_alone_stays_one() -> None:
         await peer.flush()
         await peer.closed(60)
 
-    async with scripted(fail) as tei, multiplexer(("a", tei.port)) as mux:
-        async with connect(mux.port) as client:
-            call = client.request(path("Embed"), data=framed(embed()), end=True)
-            await client.flush()
-            assert await client.status(call) == (8, "100%25%zz")
-            (headers,) = [e for e in client.seen if isinstance(e, h2.events.ResponseReceived)]
-            assert ("x-why", "1") in fields(headers)
-            assert not [e for e in client.seen if isinstance(e, h2.events.TrailersReceived)]
+    async with (
+        scripted(fail) as tei,
+        multiplexer(("a", tei.port)) as mux,
+        connect(mux.port) as client,
+    ):
+        call = client.request(path("Embed"), data=framed(embed()), end=True)
+        await client.flush()
+        assert await client.status(call) == (8, "100%25%zz")
+        (headers,) = [e for e in client.seen if isinstance(e, h2.events.ResponseReceived)]
+        assert ("x-why", "1") in fields(headers)
+        assert not [e for e in client.seen if isinstance(e, h2.events.TrailersReceived)]
 
 
 async def test_interim_answers_are_not_taken_for_the_answer() -> None:
@@ -306,13 +310,16 @@ async def test_both_numberings_of_index_and_model_are_understood(layout: str) ->
     index = b"\x10\x01" if ours else b"\x18\x01"
     model = (b"\x1a\x05" if ours else b"\x12\x05") + b"org/b"
     inner = tei_pb2.EmbedRequest(inputs="hi").SerializeToString()
-    async with fake_tei(1) as one, fake_tei(2) as two:
-        async with multiplexer(("a", one.port), ("b", two.port)) as mux:
-            for target in (index, model):
-                head = b"\x0a" + bytes((len(target),)) + target
-                message = head + b"\x12" + bytes((len(inner),)) + inner
-                reply = await mux.channel().unary_unary(path("Embed"))(message)
-                assert reply == answer(2, "Embed", inner)
+    async with (
+        fake_tei(1) as one,
+        fake_tei(2) as two,
+        multiplexer(("a", one.port), ("b", two.port)) as mux,
+    ):
+        for target in (index, model):
+            head = b"\x0a" + bytes((len(target),)) + target
+            message = head + b"\x12" + bytes((len(inner),)) + inner
+            reply = await mux.channel().unary_unary(path("Embed"))(message)
+            assert reply == answer(2, "Embed", inner)
 
 
 async def test_a_new_table_counts_from_the_next_call_and_spares_the_one_under_way() -> None:

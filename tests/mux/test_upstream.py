@@ -115,24 +115,26 @@ async def test_a_reset_call_keeps_its_slot_until_the_instance_has_seen_the_reset
         await acknowledge.wait()
         await answer_all(peer)
 
-    async with scripted(stall) as tei:
-        async with multiplexer(("a", tei.port), max_parallel_streams=2) as mux:
-            async with connect(mux.port) as client:
-                calls = [client.request(path("Embed"), data=framed(embed())) for _ in range(2)]
-                await client.flush()
-                await until(lambda: mux.switch.backends["a"].in_flight == 2)
-                await until(lambda: not mux.switch.backends.waiting())
-                for call in calls:
-                    client.h2.reset_stream(call, h2.errors.ErrorCodes.CANCEL)
-                refused = client.request(path("Embed"), data=framed(embed()), end=True)
-                await client.flush()
-                reset = await client.next(h2.events.StreamReset, refused)
-                assert reset.error_code == h2.errors.ErrorCodes.REFUSED_STREAM
-                acknowledge.set()
-                await mux.settled()
-                last = client.request(path("Embed"), data=framed(embed()), end=True)
-                await client.flush()
-                assert (await client.status(last))[0] == 0
+    async with (
+        scripted(stall) as tei,
+        multiplexer(("a", tei.port), max_parallel_streams=2) as mux,
+        connect(mux.port) as client,
+    ):
+        calls = [client.request(path("Embed"), data=framed(embed())) for _ in range(2)]
+        await client.flush()
+        await until(lambda: mux.switch.backends["a"].in_flight == 2)
+        await until(lambda: not mux.switch.backends.waiting())
+        for call in calls:
+            client.h2.reset_stream(call, h2.errors.ErrorCodes.CANCEL)
+        refused = client.request(path("Embed"), data=framed(embed()), end=True)
+        await client.flush()
+        reset = await client.next(h2.events.StreamReset, refused)
+        assert reset.error_code == h2.errors.ErrorCodes.REFUSED_STREAM
+        acknowledge.set()
+        await mux.settled()
+        last = client.request(path("Embed"), data=framed(embed()), end=True)
+        await client.flush()
+        assert (await client.status(last))[0] == 0
 
 
 async def test_a_call_cancelled_before_there_is_a_connection_is_never_sent() -> None:
@@ -356,9 +358,10 @@ async def test_an_instance_that_stands_still_is_found_by_its_silence() -> None:
 
 
 async def test_an_instance_that_is_slow_but_alive_is_left_in_peace() -> None:
-    async with fake_tei() as tei, multiplexer(
-        ("a", tei.port), keepalive_secs=0.3, keepalive_timeout_secs=0.5
-    ) as mux:
+    async with (
+        fake_tei() as tei,
+        multiplexer(("a", tei.port), keepalive_secs=0.3, keepalive_timeout_secs=0.5) as mux,
+    ):
         ask = mux.channel().unary_unary(path("Embed"))
         assert await ask(embed("sleep 2.5"), timeout=5)
         assert mux.switch.counters.to_json()["connections"] == {"a": 1}

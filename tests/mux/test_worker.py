@@ -84,29 +84,17 @@ async def worker_process(folder: Path) -> AsyncIterator[tuple[subprocess.Popen[b
         )
         port = listening.getsockname()[1]
         try:
-            async with asyncio.timeout(20):
-                while not await _listens(folder / "w"):
-                    await asyncio.sleep(0.01)
             yield process, port
         finally:
             process.kill()
             await asyncio.to_thread(process.wait)
 
 
-async def _listens(control: Path) -> bool:
-    try:
-        _, writer = await asyncio.open_unix_connection(str(control))
-    except OSError:
-        return False
-    writer.close()
-    return True
-
-
 @asynccontextmanager
 async def manager_of(folder: Path) -> AsyncIterator[Manager]:
     """Connect to a worker as soon as it has its control socket."""
     async with asyncio.timeout(20):
-        while True:  # noqa: ASYNC110  # a path has no event
+        while True:
             with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
                 reader, writer = await asyncio.open_unix_connection(str(folder / "w"))
                 break
@@ -122,28 +110,32 @@ def channel(port: int) -> Any:
 
 
 async def test_a_worker_says_who_it_is_applies_tables_and_reports(tmp_path: Path) -> None:
-    async with fake_tei() as tei, worker_process(tmp_path) as (process, port):
-        async with manager_of(tmp_path) as manager, channel(port) as client:
-            hello = await manager.hear("hello")
-            assert hello == {"type": "hello", "pid": process.pid, "version": __version__}
-            ask = client.unary_unary(path("Embed"))
-            early = asyncio.ensure_future(ask(embed(), wait_for_ready=True, timeout=10))
-            await manager.hear("counters")
-            assert not early.done()  # nobody is told "not found" before there is a table
+    async with (
+        fake_tei() as tei,
+        worker_process(tmp_path) as (process, port),
+        manager_of(tmp_path) as manager,
+        channel(port) as client,
+    ):
+        hello = await manager.hear("hello")
+        assert hello == {"type": "hello", "pid": process.pid, "version": __version__}
+        ask = client.unary_unary(path("Embed"))
+        early = asyncio.ensure_future(ask(embed(), wait_for_ready=True, timeout=10))
+        await manager.hear("counters")
+        assert not early.done()  # nobody is told "not found" before there is a table
 
-            await manager.apply(("a", tei.port), version=7)
-            assert await early
-            await manager.apply(Route("a", state=RouteState.STOPPED), version=8)
-            with pytest.raises(grpc.aio.AioRpcError) as failure:
-                await ask(embed())
-            assert failure.value.details() == "Instance 'a' is not running (status: stopped)"
+        await manager.apply(("a", tei.port), version=7)
+        assert await early
+        await manager.apply(Route("a", state=RouteState.STOPPED), version=8)
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await ask(embed())
+        assert failure.value.details() == "Instance 'a' is not running (status: stopped)"
 
-            counters: dict[str, Any] = {}
-            async with asyncio.timeout(5):
-                while sum(counters.get("responses", {}).get("embed", {}).values()) < 2:
-                    counters = (await manager.hear("counters"))["counters"]
-            assert counters["responses"]["embed"] == {"0": 1, "14": 1}
-            assert counters["requests"] == {"a": {"embed": 1}}
+        counters: dict[str, Any] = {}
+        async with asyncio.timeout(5):
+            while sum(counters.get("responses", {}).get("embed", {}).values()) < 2:
+                counters = (await manager.hear("counters"))["counters"]
+        assert counters["responses"]["embed"] == {"0": 1, "14": 1}
+        assert counters["requests"] == {"a": {"embed": 1}}
 
 
 async def test_a_manager_that_comes_back_finds_the_worker_serving(tmp_path: Path) -> None:
@@ -171,46 +163,53 @@ async def test_words_that_a_worker_does_not_know_cost_no_calls(tmp_path: Path, l
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "drain"])
 async def test_draining_loses_no_call_under_way(tmp_path: Path, how: str) -> None:
-    async with fake_tei() as tei, worker_process(tmp_path) as (process, port):
-        async with manager_of(tmp_path) as manager, channel(port) as client:
-            await manager.apply(("a", tei.port), version=1)
-            unary = client.unary_unary(path("Embed"))
-            calls = [
-                asyncio.ensure_future(unary(embed("sleep 0.5"), wait_for_ready=True))
-                for _ in range(100)
-            ]
-            stream = client.stream_stream(path("EmbedStream"))(timeout=10)
-            await stream.write(embed())
-            assert await stream.read()
-            for _ in range(101):
-                await tei.call()
-            if how == "drain":
-                manager.say('{"type":"drain"}')
-            else:
-                process.send_signal(getattr(signal, how))
-            assert all(await asyncio.gather(*calls))
-            await stream.write(embed())
-            assert await stream.read()
-            await stream.done_writing()
-            assert await stream.code() is grpc.StatusCode.OK
-            assert await asyncio.to_thread(process.wait, 5) == 0
+    async with (
+        fake_tei() as tei,
+        worker_process(tmp_path) as (process, port),
+        manager_of(tmp_path) as manager,
+        channel(port) as client,
+    ):
+        await manager.apply(("a", tei.port), version=1)
+        unary = client.unary_unary(path("Embed"))
+        calls = [
+            asyncio.ensure_future(unary(embed("sleep 0.5"), wait_for_ready=True))
+            for _ in range(100)
+        ]
+        stream = client.stream_stream(path("EmbedStream"))(timeout=10)
+        await stream.write(embed())
+        assert await stream.read()
+        for _ in range(101):
+            await tei.call()
+        if how == "drain":
+            manager.say('{"type":"drain"}')
+        else:
+            process.send_signal(getattr(signal, how))
+        assert all(await asyncio.gather(*calls))
+        await stream.write(embed())
+        assert await stream.read()
+        await stream.done_writing()
+        assert await stream.code() is grpc.StatusCode.OK
+        assert await asyncio.to_thread(process.wait, 5) == 0
 
 
 async def test_a_second_signal_does_not_wait_for_calls() -> None:
-    async with fake_tei() as tei, multiplexer_process(("a", tei.port)) as mux:
-        async with channel(mux.port) as client:
-            call = client.unary_unary(path("Embed"))(embed("hang"))
-            await tei.call()
-            mux.terminate()
-            while True:  # until the first signal has been acted upon
-                with contextlib.suppress(OSError):
-                    (await asyncio.open_connection("127.0.0.1", mux.port))[1].close()
-                    continue
-                break
-            mux.terminate()
-            async with asyncio.timeout(5):
-                assert await mux.process.wait() == 0
-            assert await call.code() is grpc.StatusCode.UNAVAILABLE
+    async with (
+        fake_tei() as tei,
+        multiplexer_process(("a", tei.port)) as mux,
+        channel(mux.port) as client,
+    ):
+        call = client.unary_unary(path("Embed"))(embed("hang"))
+        await tei.call()
+        mux.terminate()
+        while True:  # until the first signal has been acted upon
+            with contextlib.suppress(OSError):
+                (await asyncio.open_connection("127.0.0.1", mux.port))[1].close()
+                continue
+            break
+        mux.terminate()
+        async with asyncio.timeout(5):
+            assert await mux.process.wait() == 0
+        assert await call.code() is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_a_draining_worker_says_goodbye_twice_and_then_closes() -> None:

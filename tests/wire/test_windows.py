@@ -110,3 +110,21 @@ def test_a_held_stream_goes_on_when_the_connection_gets_its_credit() -> None:
     side.feed(frames.window_update(0, 32_768))
     assert side.connection.held == {}
     assert call.stream.queued == 0
+
+
+def test_a_long_stream_beside_a_stalled_one_waits_for_it_and_then_gets_through() -> None:
+    """The known flaw of the rule, and its end; the peer gives credit after a third of a window."""
+    side = Side(client=True)
+    side.take()
+    side.feed(frames.settings({}))
+    stalled, long = side.open(), side.open()
+    side.connection.send_data(stalled.stream, bytes(40_000), True)
+    side.connection.send_data(long.stream, bytes(60_000), True)
+    kept = stalled.stream.outstanding
+    side.feed(frames.window_update(0, long.stream.outstanding))
+    assert long.stream.queued > 0
+    side.take()
+    side.feed(frames.window_update(0, kept) + frames.window_update(1, kept))
+    while credit := sum(len(f.payload) for f in parse(side.take()) if f.kind == frames.DATA):
+        side.feed(frames.window_update(0, credit))
+    assert stalled.stream.queued == long.stream.queued == 0

@@ -19,6 +19,11 @@ Holding a backend
     outstanding goes on only while half of that window is free (`may_hold`). A quarter alone would
     be a deadlock: peers give stream credit back after a third (h2) or a half (C-core, nghttp2) of
     a window.
+
+Known flaws
+    Beside a stream that the backend takes nothing of, another one stops at a good quarter of the
+    connection window, since that is less than the backend waits for before it gives stream credit.
+    Short calls pass, long ones wait for the first; four stalled streams leave room for none.
 """
 
 from __future__ import annotations
