@@ -3,8 +3,9 @@
 It is a server made of our own wire library, so that it needs no toolchain; all proxies of a run
 have the same one behind them. Its headers are TEI's eight ``x-*`` fields and ``date``, with values
 that change from call to call, written as TEI's HTTP/2 library writes them: an index where the
-dynamic table has the field, else a Huffman-coded literal that is inserted into the table. So no two
-blocks are the same bytes, which is the hard case for a proxy.
+dynamic table has the field, else a Huffman-coded literal that is inserted into the table; literals
+alone for a proxy whose SETTINGS allow no table. So no two blocks are the same bytes, which is the
+hard case for a proxy.
 
     python -m benchmarks.backend PORT
 """
@@ -49,7 +50,8 @@ def _huffman(text: str) -> bytes:
 class IndexingEncoder:
     """Writes header blocks with the dynamic table of one connection (RFC 7541)."""
 
-    def __init__(self) -> None:
+    def __init__(self, table_size: int = TABLE_SIZE) -> None:
+        self.table_size = table_size
         self._entries: deque[tuple[str, str]] = deque()
         self._used = 0
         self._inserted = 0
@@ -61,6 +63,8 @@ class IndexingEncoder:
         return b"\x88" + b"".join(self._field(name, value) for name, value in fields)
 
     def _field(self, name: str, value: str) -> bytes:
+        if not self.table_size:
+            return b"\x00" + _huffman(name) + _huffman(value)
         if (index := self._index(self._fields.get((name, value)))) is not None:
             return integer(index, 7, 0x80)
         index = self._index(self._names.get(name))
@@ -80,7 +84,7 @@ class IndexingEncoder:
         self._used += len(name) + len(value) + 32
         self._fields[name, value] = self._names[name] = self._inserted
         self._inserted += 1
-        while self._used > TABLE_SIZE:
+        while self._used > self.table_size:
             old_name, old_value = self._entries.popleft()
             self._used -= len(old_name) + len(old_value) + 32
 
@@ -178,7 +182,11 @@ class _Server(asyncio.Protocol):
     def on_request(self, stream: Stream, head: Any, end: bool) -> None:
         stream.owner = _Call(self, stream)
 
-    def on_settings(self) -> None: ...
+    def on_settings(self) -> None:
+        """Use a dynamic table as large as ours or the proxy's, whichever is smaller."""
+        size = min(TABLE_SIZE, self.connection.peer_table_size)
+        if size != self._encoder.table_size:
+            self._encoder = IndexingEncoder(size)
 
     def on_goaway(self, last_stream_id: int, code: int, debug: bytes) -> None: ...
 

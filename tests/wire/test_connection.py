@@ -72,12 +72,14 @@ def test_a_thousand_calls_with_gc_disabled_leave_no_object_alive() -> None:
 
     def ours() -> int:
         return sum(
-            type(thing).__module__.startswith(("tei_manager", "wire_pair"))
+            str(type(thing).__module__).startswith(("tei_manager", "wire_pair"))
             for thing in gc.get_objects()
             if type(thing) is not FunctionType
         )
 
-    one()
+    for _ in range(2):  # the second answer's block, without a size update, is remembered
+        one()
+    one()  # by now their heads are remembered
     gc.collect()
     gc.disable()
     try:

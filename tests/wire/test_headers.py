@@ -6,7 +6,7 @@ from typing import Any
 
 import hpack as oracle
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire_pair import REQUEST, block
 
@@ -89,6 +89,7 @@ conversations = st.lists(
     ],
     ids=["server", "client"],
 )
+@settings(deadline=None)
 @given(script=conversations)
 def test_a_memo_gives_what_decoding_gives(make: Any, first: Any, second: Any, script: Any) -> None:
     """One encoder, with and without its table; every block goes to a reader and a bare decoder."""

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire_pair import (
     BODY,
@@ -138,6 +138,7 @@ SIDES = pytest.mark.parametrize(
 
 
 @SIDES
+@settings(deadline=None)
 @given(drawn=st.data())
 def test_no_octets_make_a_connection_raise_or_lose_count(
     make: Any, valid: list[bytes], drawn: st.DataObject
@@ -148,6 +149,7 @@ def test_no_octets_make_a_connection_raise_or_lose_count(
 
 
 @SIDES
+@settings(deadline=None)
 @given(drawn=st.data())
 def test_octets_mean_the_same_in_whatever_pieces_they_come(
     make: Any, valid: list[bytes], drawn: st.DataObject

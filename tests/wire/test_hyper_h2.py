@@ -9,7 +9,7 @@ import h2.connection
 import h2.events
 import h2.settings
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire_pair import IDLE, REQUEST, Recorder, Side, reply
 
@@ -107,19 +107,21 @@ def echo(call: Recorder) -> None:
     reply(call, call.body)
 
 
-bodies = st.one_of(
-    st.binary(max_size=40),
-    st.integers(0, 200_000).map(lambda size: bytes(range(256)) * (size // 256)),
-)
-asking = st.tuples(st.just("ask"), bodies, st.integers(0, 255))
+# Sizes, not bodies: a failing script stays readable.
+sizes = st.one_of(st.integers(0, 40), st.integers(0, 200_000))
+asking = st.tuples(st.just("ask"), sizes, st.integers(0, 255))
 turning = st.one_of(
-    st.tuples(st.just("window"), st.sampled_from([0, 1, 100, 16_384, 65_535, 1 << 20])),
+    st.tuples(st.just("window"), st.sampled_from([0, 1000, 16_384, 65_535, 1 << 20])),
     st.tuples(st.just("table"), st.sampled_from([0, 64, 4096, 8192])),
     st.tuples(st.just("ping")),
     st.tuples(st.just("reading"), st.booleans()),
     st.tuples(st.just("exchange")),
 )
 scripts = st.lists(asking | turning, max_size=12)
+
+
+def a_body(size: int) -> bytes:
+    return bytes(range(256)) * (size // 256) + bytes(size % 256)
 
 
 def turn(oracle: Oracle, step: tuple[Any, ...]) -> None:
@@ -148,6 +150,7 @@ def finish(oracle: Oracle) -> None:
     assert oracle.goodbye is None
 
 
+@settings(deadline=None)
 @given(scripts)
 def test_a_hyper_h2_client_gets_every_echo_whatever_it_does_with_its_windows(
     script: list[tuple[Any, ...]],
@@ -159,8 +162,8 @@ def test_a_hyper_h2_client_gets_every_echo_whatever_it_does_with_its_windows(
         if step[0] == "ask":
             stream_id = oracle.h2.get_next_available_stream_id()
             oracle.h2.send_headers(stream_id, [*FIELDS, ("x-call", str(len(asked)))])
-            oracle.send_body(stream_id, step[1], padding=step[2])
-            asked[stream_id] = step[1]
+            asked[stream_id] = a_body(step[1])
+            oracle.send_body(stream_id, asked[stream_id], padding=step[2])
         else:
             turn(oracle, step)
     finish(oracle)
@@ -170,6 +173,7 @@ def test_a_hyper_h2_client_gets_every_echo_whatever_it_does_with_its_windows(
     assert side.state() == IDLE
 
 
+@settings(deadline=None)
 @given(scripts)
 def test_our_client_gets_every_echo_from_a_hyper_h2_server(script: list[tuple[Any, ...]]) -> None:
     side = Side(client=True)
@@ -178,10 +182,10 @@ def test_our_client_gets_every_echo_from_a_hyper_h2_server(script: list[tuple[An
     for step in script:
         if step[0] == "ask":
             call = side.open()
-            half = len(step[1]) // 2
-            side.connection.send_data(call.stream, step[1][:half], False)
-            side.connection.send_data(call.stream, step[1][half:], True)
-            asked.append((call, step[1]))
+            body, half = a_body(step[1]), step[1] // 2
+            side.connection.send_data(call.stream, body[:half], False)
+            side.connection.send_data(call.stream, body[half:], True)
+            asked.append((call, body))
         else:
             turn(oracle, step)
     finish(oracle)
@@ -190,6 +194,7 @@ def test_our_client_gets_every_echo_from_a_hyper_h2_server(script: list[tuple[An
     assert side.state() == IDLE
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["reset", "answer", "broken", "ping"]), max_size=20))
 def test_resets_from_either_end_leave_the_connection_and_its_neighbours_alone(
     script: list[str],

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire_pair import IDLE, OK_TRAILERS, Recorder, Side, greeted, parse, request
 
@@ -127,6 +127,7 @@ class Ledger:
 
 
 @pytest.mark.parametrize("client", [False, True], ids=["server", "client"])
+@settings(deadline=None)
 @given(script=steps)
 def test_any_interleaving_keeps_order_windows_and_progress(
     client: bool, script: list[tuple[Any, ...]]
@@ -146,6 +147,7 @@ def test_any_interleaving_keeps_order_windows_and_progress(
         assert ledger.over[number] == (ledger.finished.get(number) == "end")
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([16_384, 65_535, 1 << 20]),
     st.sampled_from([65_535, 200_000, 1 << 20]),

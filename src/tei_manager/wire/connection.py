@@ -121,6 +121,9 @@ class Connection(ControlHalf):
         values = {frames.MAX_HEADER_LIST_SIZE: self.heads.max_list_size}
         if self.client:
             values[frames.ENABLE_PUSH] = 0
+            # Literals that need no table are quicker to read than entries that come and go, and
+            # most of an answer's fields have a new value each time. (nginx asks for the same.)
+            values[frames.HEADER_TABLE_SIZE] = 0
             self.emit(PREFACE)
         else:
             values[frames.MAX_CONCURRENT_STREAMS] = self.max_streams

@@ -129,6 +129,7 @@ class ControlHalf(SendingHalf):
         elif key == frames.MAX_CONCURRENT_STREAMS:
             self.peer_max_streams = value
         elif key == frames.HEADER_TABLE_SIZE:
+            self.peer_table_size = value
             self.table_size_changed(value)
         elif key == frames.ENABLE_PUSH and (value > 1 or (value and self.client)):
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, f"ENABLE_PUSH of {value}")

@@ -24,8 +24,8 @@ Rules of this file
 
 Memory
     The table holds at most ``max_table_size / 32`` entries. A code word has up to 30 bits, so wire
-    forms take up to four times what the table counts. The two memos are shared by all connections
-    of the process and together stay below 3 MiB; a full one is emptied, which costs time only.
+    forms take up to four times what the table counts. The three memos are shared by all connections
+    of the process and together stay below 5 MiB; a full one is emptied, which costs time only.
 
 Known flaws
     A shared memo makes a short field that anyone sent lately 0.3 µs quicker to decode, which a
@@ -136,9 +136,10 @@ STATIC_WIRE: dict[tuple[bytes, bytes], bytes] = {
 
 STATUS_200 = STATIC_WIRE[b":status", b"200"]
 
-# What literals are as entries, by their wire form; and names, by their octets, as entries that have
-# only a name. What is cut short is no key: it says itself how long it would be.
+# Literals as entries, by their wire form or by the octets of name and value; and names alone, as
+# entries without a value. What is cut short is no key: it says itself how long it would be.
 _ENTRIES: dict[bytes, _Entry] = {}
+_STATELESS: dict[bytes, _Entry] = {}
 _NAMES: dict[bytes, _Entry] = {}
 
 
@@ -214,7 +215,7 @@ class Decoder:
     def _decode_fields(self, block: bytes, pos: int) -> list[Field]:
         """Decode what follows the size updates. Locals and inlined short forms: the hot loop."""
         static, table, capacity, used = _STATIC, self._table, self._capacity, self._used
-        entries, end, listed, inserted = _ENTRIES, len(block), 0, False
+        entries, stateless, end, listed, inserted = _ENTRIES, _STATELESS, len(block), 0, False
         fields: list[Field] = []
         while pos < end:
             octet = block[pos]
@@ -224,6 +225,14 @@ class Decoder:
                 if index == 0x7F:
                     index, pos = _read_integer(block, pos - 1, 0x7F)
                 entry = static[index] if index < 62 else table[61 - index]
+            elif not octet:  # literal with its name, without indexing, 6.2.2: no state at all
+                start = pos
+                pos += 1 + (block[pos] & 0x7F)
+                pos += 1 + (block[pos] & 0x7F)
+                found = stateless.get(block[start:pos])
+                if found is None:
+                    found, pos = _read_stateless(block, start)
+                entry = found
             else:
                 if octet >= 0x40:
                     mask = 0x3F
@@ -329,6 +338,17 @@ def _read_name(block: bytes, pos: int) -> tuple[_Entry, int]:
             _NAMES.clear()
         _NAMES[raw] = named
     return named, stop
+
+
+def _read_stateless(block: bytes, pos: int) -> tuple[_Entry, int]:
+    """Return the entry of a literal whose name stands at ``pos``, and where it ends."""
+    named, middle = _read_name(block, pos)
+    entry, stop = _read_entry(block, middle, named, False)
+    if max(middle - pos, stop - middle) <= _MEMO_STRING:
+        if len(_STATELESS) >= _MEMO_ENTRIES:
+            _STATELESS.clear()
+        _STATELESS[block[pos:stop]] = entry
+    return entry, stop
 
 
 def _read_entry(block: bytes, pos: int, named: _Entry, never_indexed: bool) -> tuple[_Entry, int]:

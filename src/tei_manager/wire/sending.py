@@ -98,6 +98,7 @@ class SendingHalf:
         self.held: dict[Stream, None] = {}
         self.data_frames = 0
         self.recent_resets: dict[int, int] = {}  # octets that may be under way for them
+        self.peer_table_size = hpack.DEFAULT_TABLE_SIZE
         self._size_update = b""
 
     def take(self) -> bytes:
