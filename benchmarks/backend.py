@@ -47,6 +47,15 @@ def _huffman(text: str) -> bytes:
     return integer(len(coded), 7, 0x80) + coded
 
 
+_STATIC_NAMES = {"content-type": 31, "date": 33}
+
+
+def _name(name: str, bits: int, flags: int) -> bytes:
+    """Return the beginning of a literal, with its name by index where the static table has it."""
+    index = _STATIC_NAMES.get(name)
+    return bytes((flags,)) + _huffman(name) if index is None else integer(index, bits, flags)
+
+
 class IndexingEncoder:
     """Writes header blocks with the dynamic table of one connection (RFC 7541)."""
 
@@ -64,14 +73,14 @@ class IndexingEncoder:
 
     def _field(self, name: str, value: str) -> bytes:
         if not self.table_size:
-            return b"\x00" + _huffman(name) + _huffman(value)
+            return _name(name, 4, 0x00) + _huffman(value)
         if (index := self._index(self._fields.get((name, value)))) is not None:
             return integer(index, 7, 0x80)
         index = self._index(self._names.get(name))
         self._insert(name, value)
         if index is not None:
             return integer(index, 6, 0x40) + _huffman(value)
-        return b"\x40" + _huffman(name) + _huffman(value)
+        return _name(name, 6, 0x40) + _huffman(value)
 
     def _index(self, number: int | None) -> int | None:
         """Return the table index of the ``number``-th insertion, None if it is evicted."""

@@ -26,7 +26,7 @@ from wire_pair import (
 
 from tei_manager.grpc.status import Code
 from tei_manager.wire import frames, hpack
-from tei_manager.wire.connection import MAX_FRAMES, MAX_NEW_STREAMS
+from tei_manager.wire.connection import HEADERS_COST, MAX_FRAMES
 from tei_manager.wire.frames import END_HEADERS, END_STREAM, ErrorCode
 from tei_manager.wire.windows import CONNECTION_WINDOW
 
@@ -246,11 +246,12 @@ def test_a_turn_does_bounded_work_and_keeps_the_rest() -> None:
     assert server.connection.backlog
     server.connection.receive(b"", 0.0)
     assert not server.connection.backlog
-    calls = b"".join(request(1 + 2 * n) for n in range(MAX_NEW_STREAMS + 1))
+    most = MAX_FRAMES // HEADERS_COST
+    calls = b"".join(request(1 + 2 * n) for n in range(most + 1))
     server.connection.receive(calls, 0.0)
-    assert (len(server.calls), server.connection.backlog) == (MAX_NEW_STREAMS, True)
+    assert (len(server.calls), server.connection.backlog) == (most, True)
     server.connection.receive(b"", 0.0)
-    assert (len(server.calls), server.connection.backlog) == (MAX_NEW_STREAMS + 1, False)
+    assert (len(server.calls), server.connection.backlog) == (most + 1, False)
 
 
 def test_what_was_on_its_way_to_a_reset_stream_is_no_attack_however_small_its_pieces() -> None:

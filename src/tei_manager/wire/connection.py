@@ -13,8 +13,8 @@ Rules of this file
     1. Whatever a peer sends ends in a call to an owner, or in GOAWAY or RST_STREAM with a named
        code. Any other exception is our bug.
     2. It never decides what a call means: no path, status or metadata is looked at here.
-    3. One `receive` does a bounded amount of work (`MAX_FRAMES`, `MAX_NEW_STREAMS`); what is left
-       is kept, ``backlog`` is true, and the shell calls again in the next turn of its loop.
+    3. One `receive` does a bounded amount of work (`MAX_FRAMES`); what is left is kept,
+       ``backlog`` is true, and the shell calls again in the next turn of its loop.
     4. ``slots`` counts calls that a client has started and that are not over *at the backend*:
        the listener releases them (design.md 6.2). What a client resets frees nothing here.
 
@@ -34,6 +34,7 @@ from tei_manager.wire.frames import (
     DEFAULT_WINDOW,
     END_HEADERS,
     END_STREAM,
+    HEADERS,
     LARGEST_STREAM_ID,
     PREFACE,
     ErrorCode,
@@ -44,15 +45,19 @@ from tei_manager.wire.frames import (
 )
 from tei_manager.wire.headers import HeadReader
 from tei_manager.wire.hpack import HpackError
-from tei_manager.wire.sending import ConnectionHandler
+from tei_manager.wire.sending import RESET_BY_PEER, ConnectionHandler
 from tei_manager.wire.stream import Stream
 from tei_manager.wire.windows import CONNECTION_WINDOW, WindowPool
 
 MAX_FRAMES = 512
 """Frames that one `receive` acts on: a few milliseconds, so that one peer cannot hold the loop."""
 
-MAX_NEW_STREAMS = 64
-"""Calls that one `receive` starts: about two milliseconds (A1 in the flood table)."""
+HEADERS_COST = 8
+"""A HEADERS frame costs as much as several others: 64 calls are started by one `receive`, which
+takes about two milliseconds (A1 in the flood table)."""
+
+TOO_LONG = (frames.DEFAULT_MAX_FRAME + 1) << 8
+"""The first word of the first frame header that says too much: 24 bits of length, 8 of type."""
 
 MAX_CONTINUATIONS = 8
 MAX_BLOCK = 64 << 10
@@ -99,7 +104,6 @@ class Connection(ControlHalf):
         self._block_stream = 0
         self._block_end = False
         self._block_since = 0.0
-        self._new_streams = 0
         self._actions: tuple[Callable[[int, int, bytes, int, int], None], ...] = (
             self._on_data,
             self._on_headers,
@@ -174,22 +178,20 @@ class Connection(ControlHalf):
         end = len(data)
         actions = self._actions
         left = MAX_FRAMES
-        self._new_streams = MAX_NEW_STREAMS
         self.backlog = False
         while end - pos >= 9:
             word, flags, stream_id = unpack_header(data, pos)
-            length = word >> 8
-            if length > frames.DEFAULT_MAX_FRAME:
-                raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, f"frame of {length} octets")
-            stop = pos + 9 + length
+            if word >= TOO_LONG:
+                raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, f"frame of {word >> 8} octets")
+            stop = pos + 9 + (word >> 8)
             if stop > end:
                 break
-            if not left or not self._new_streams:
+            if left <= 0:
                 self.backlog = True
                 break
-            left -= 1
             kind = word & 0xFF
-            if (self._block is not None and kind != frames.CONTINUATION) or not self.settled:
+            left -= HEADERS_COST if kind == HEADERS else 1
+            if self._block is not None or not self.settled:
                 self._check_order(kind, flags)
             if kind < 10:
                 actions[kind](flags, stream_id & LARGEST_STREAM_ID, data, pos + 9, stop)
@@ -270,7 +272,11 @@ class Connection(ControlHalf):
         block = data[start:stop]
         end = bool(flags & END_STREAM)
         if flags & END_HEADERS:
-            self._on_block(stream_id, block, end)
+            stream = self.streams.get(stream_id)
+            if stream is not None and not stream.remote_closed:
+                self._on_more_headers(stream, block, end)
+            else:
+                self._on_block(stream_id, block, end)
             return
         self._block = [block]
         self._block_stream, self._block_end, self._block_since = stream_id, end, self.now
@@ -314,7 +320,6 @@ class Connection(ControlHalf):
     def _on_new_stream(self, stream_id: int, block: bytes, end: bool) -> None:
         self.last_peer_id = stream_id
         self.peer_streams += 1
-        self._new_streams -= 1
         stream = Stream(stream_id, self.peer_initial_window, self.now)
         self.streams[stream_id] = stream
         try:
@@ -375,20 +380,6 @@ class Connection(ControlHalf):
             self.budget.reset(self.now)
         owner = stream.owner
         if self.client:  # C-core sends what it had queued behind its own reset
-            self.remember(stream)
+            self.remember(stream_id, RESET_BY_PEER)
         self.forget(stream)
         owner.on_reset(unpack_u32(data, start)[0], "reset by peer")
-
-    def _on_closed(self, stream_id: int, what: str, size: int, end: bool) -> None:
-        """Answer a DATA or HEADERS frame on a stream that is not open to it."""
-        left = self.recent_resets.get(stream_id, -1)
-        if left >= 0 and end:
-            del self.recent_resets[stream_id]
-        elif 0 < size <= left:  # it was on its way when the stream was reset
-            self.recent_resets[stream_id] = left - size
-        elif left >= 0:
-            self.budget.glitch(self.now)
-        elif self._is_idle(stream_id):
-            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, f"{what} on an idle stream")
-        else:
-            raise ProtocolError(ErrorCode.STREAM_CLOSED, f"{what} on a closed stream")

@@ -17,7 +17,7 @@ from tei_manager.wire.frames import (
     unpack_setting,
     unpack_u32,
 )
-from tei_manager.wire.sending import ConnectionHandler, SendingHalf
+from tei_manager.wire.sending import RESET_BY_PEER, ConnectionHandler, SendingHalf
 from tei_manager.wire.stream import Stream
 from tei_manager.wire.windows import WindowPool
 
@@ -74,6 +74,23 @@ class ControlHalf(SendingHalf):
         self.reset(stream, code)
         owner.on_reset(code, reason)  # first, as the budget may end the connection
         self.budget.local_reset(self.now)
+
+    def _on_closed(self, stream_id: int, what: str, size: int, end: bool) -> None:
+        """Answer a DATA or HEADERS frame on a stream that is not open to it."""
+        left = self.recent_resets.get(stream_id)
+        if left is None:
+            if self._is_idle(stream_id):
+                raise ProtocolError(ErrorCode.PROTOCOL_ERROR, f"{what} on an idle stream")
+            raise ProtocolError(ErrorCode.STREAM_CLOSED, f"{what} on a closed stream")
+        if left == RESET_BY_PEER:
+            self.emit(frames.rst_stream(stream_id, ErrorCode.STREAM_CLOSED))
+            self.recent_resets[stream_id] = 0
+        if end:
+            del self.recent_resets[stream_id]
+        elif 0 < size <= left:  # it was on its way when the stream was reset
+            self.recent_resets[stream_id] = left - size
+        else:
+            self.budget.glitch(self.now)
 
     def _is_idle(self, stream_id: int) -> bool:
         """Whether a stream has not been opened yet, by whoever may open it."""

@@ -75,7 +75,7 @@ class ResponseHead:
     ``status`` is the HTTP status, 0 in trailers; ``grpc_status`` is None where there is none.
     """
 
-    __slots__ = ("content_type", "forward", "grpc_status", "status")
+    __slots__ = ("forward", "grpc_status", "status")
 
     # Requests alone are held to their content-length; a response's body is gRPC's own business.
     content_length = -1
@@ -83,7 +83,6 @@ class ResponseHead:
     def __init__(self) -> None:
         self.status = 0
         self.grpc_status: int | None = None
-        self.content_type = b""
         self.forward = b""
 
 
@@ -93,11 +92,16 @@ class HeadReader:
     Args:
         build: `read_request` or `read_response`.
         build_trailers: The same for the second block of a stream.
+        recognise: Reads the common form of a first block without decoding it, or gives None.
     """
 
     def __init__(
-        self, build: Callable[[Fields], Any], build_trailers: Callable[[Fields], Any]
+        self,
+        build: Callable[[Fields], Any],
+        build_trailers: Callable[[Fields], Any],
+        recognise: Callable[[bytes], Any] = lambda _block: None,
     ) -> None:
+        self._recognise = recognise
         self._decoder = hpack.Decoder()
         self._build = build
         self._build_trailers = build_trailers
@@ -117,7 +121,7 @@ class HeadReader:
             StreamError: The list is malformed; the connection goes on.
             HpackError: The block does not decode; the connection is lost.
         """
-        head = self._memo.get(block)
+        head = self._memo.get(block) or self._recognise(block)
         return head if head is not None else self._decode(block, self._memo, self._build)
 
     def read_trailers(self, block: bytes) -> Any:
@@ -274,6 +278,40 @@ def read_response(fields: Fields) -> ResponseHead:
     return head
 
 
+def recognise_answer(block: bytes) -> ResponseHead | None:
+    """Return what `read_response` gives for an answer that begins as nearly all do, else None.
+
+    Such a block is ``:status: 200`` and then literals that are known to travel, none of which
+    touches the dynamic table. So nothing has to be decoded, and all behind the status travels as
+    it stands. The bounds keep it within what `hpack.Decoder` allows.
+    """
+    end = len(block)
+    if block[:1] != hpack.STATUS_200 or end > _KNOWN_OCTETS:
+        return None
+    known, pos, fields = _PLAIN, 1, 1
+    try:
+        while pos < end:
+            start = pos
+            if block[pos] == 0:  # a literal with its name
+                pos += 2 + (block[pos + 1] & 0x7F)
+            elif block[pos] == 0x0F:  # one with a name from the static table
+                pos += 2
+            else:
+                return None
+            pos += 1 + (block[pos] & 0x7F)
+            if block[start:pos] not in known:
+                return None
+            fields += 1
+    except IndexError:
+        return None
+    if fields > _KNOWN_FIELDS:
+        return None
+    head = ResponseHead()
+    head.status = 200
+    head.forward = block[1:]
+    return head
+
+
 def read_response_trailers(fields: Fields) -> ResponseHead:
     """Read the trailers of a response.
 
@@ -290,6 +328,11 @@ def read_response_trailers(fields: Fields) -> ResponseHead:
 _PLAIN: set[bytes] = set()
 _PLAIN_ENTRIES = 4096
 _PLAIN_OCTETS = 64
+
+# Bounds for answers that are recognised: decoded, such a block has at most 8/5 of its octets and 32
+# for each field, which is well below the limits of `hpack.Decoder`.
+_KNOWN_OCTETS = 2048
+_KNOWN_FIELDS = 100
 
 
 def _read_answer(head: ResponseHead, fields: Fields) -> None:
@@ -309,8 +352,6 @@ def _read_answer_field(head: ResponseHead, name: bytes, value: bytes, wire: byte
     if name == b"grpc-status":
         small = value.isdigit() and len(value) <= 10
         head.grpc_status = int(value) if small else int(Code.UNKNOWN)
-    elif name == b"content-type":
-        head.content_type = value
     elif len(wire) <= _PLAIN_OCTETS:
         if len(_PLAIN) >= _PLAIN_ENTRIES:
             _PLAIN.clear()
@@ -325,7 +366,7 @@ def server_heads() -> HeadReader:
 
 def client_heads() -> HeadReader:
     """Return a reader for a connection that we opened to an instance."""
-    return HeadReader(read_response, read_response_trailers)
+    return HeadReader(read_response, read_response_trailers, recognise_answer)
 
 
 CONTENT_TYPE = hpack.literal(b"content-type", b"application/grpc")

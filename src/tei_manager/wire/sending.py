@@ -43,6 +43,9 @@ RECENT_RESETS = 8192
 ignored and not taken for an attack. h2 remembers 1,024, but one connection of ours carries the
 calls of many clients, which may all go away at once."""
 
+RESET_BY_PEER = -1
+"""In place of the octets that may be under way, where it was the peer who reset the stream."""
+
 
 class ConnectionHandler(Protocol):
     """What a connection tells its shell about itself, as opposed to one stream of it."""
@@ -180,14 +183,15 @@ class SendingHalf:
     def reset(self, stream: Stream, code: int) -> None:
         """End the stream with RST_STREAM. Its owner is not told: it is the one who asks."""
         self.emit(frames.rst_stream(stream.id, code))
-        self.remember(stream)
+        if not stream.remote_closed:
+            self.remember(stream.id, max(0, stream.recv_window))
         self.forget(stream)
 
-    def remember(self, stream: Stream) -> None:
-        """Expect frames that are on their way for a stream that was reset."""
+    def remember(self, stream_id: int, octets: int) -> None:
+        """Expect frames on a stream that was reset: ``octets`` of DATA, or `RESET_BY_PEER`."""
         if len(self.recent_resets) >= RECENT_RESETS:
             del self.recent_resets[next(iter(self.recent_resets))]
-        self.recent_resets[stream.id] = max(0, stream.recv_window)
+        self.recent_resets[stream_id] = octets
 
     def credit(self, stream: Stream, octets: int) -> None:
         """Note that the other side took ``octets`` of the stream; tells the peer in halves."""
