@@ -252,7 +252,9 @@ class Exchange:
     def _abandon(self, code: Code, message: str) -> None:
         """Fail a call whose stream may go on at the instance."""
         self._finish_failure(code, message)
-        if self.endpoint is not None and self.stream is not None:
+        if self.stream is not None and self.stream.remote_closed:
+            self._close()
+        elif self.endpoint is not None and self.stream is not None:
             self.endpoint.cancel(self, self.stream)
 
     def _close(self) -> None:

@@ -19,8 +19,8 @@ Rules of this file
        the listener releases them (design.md 6.2). What a client resets frees nothing here.
 
 Known flaws
-    Frames on a stream that the peer itself has closed are a connection error, which is stricter
-    than RFC 9113 5.1 asks; no client measured sends them.
+    Frames on a stream that the peer has ended, or that a client has reset, are a connection error,
+    which is stricter than RFC 9113 5.1 asks; no client measured sends them.
 """
 
 from __future__ import annotations

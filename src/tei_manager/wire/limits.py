@@ -16,6 +16,9 @@ from __future__ import annotations
 
 from tei_manager.wire.frames import ErrorCode, ProtocolError
 
+MAX_EMPTY_FRAMES = 10
+"""Frames in a row that carry nothing and end nothing: between Envoy's 1 and h2's 100."""
+
 
 class TokenBucket:
     """``burst`` tokens at first; ``rate`` come back each second, never above ``burst``."""
@@ -113,7 +116,7 @@ class AbuseBudget:
     def empty_frame(self) -> None:
         """Pay for a DATA or CONTINUATION frame that is empty and ends nothing (CVE-2019-9518)."""
         self._empty_frames += 1
-        if self._empty_frames > 10:
+        if self._empty_frames > MAX_EMPTY_FRAMES:
             raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "too many empty frames")
 
     def useful_frame(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from struct import Struct
+from sys import maxsize
 
 from tei_manager.grpc.status import Code, StatusError
 
@@ -28,6 +29,7 @@ _INPUT_STEP = 16_384
 _OUTPUT_STEP = 65_536
 
 _PREFIX = Struct(">BI")
+_LENGTH = Struct(">I")
 
 
 def frame(message: bytes) -> bytes:
@@ -111,6 +113,55 @@ def _bomb(size: int, limit: int) -> StatusError:
 
 def _not_compressed(encoding: bytes, why: str) -> StatusError:
     return StatusError(Code.INTERNAL, f"message is not {encoding.decode()}: {why}")
+
+
+class MessageCounter:
+    """Counts the messages of a stream of octets by their prefixes, and holds none of them.
+
+    ``count`` is how many have begun. Nothing is judged here: whoever reads them does that.
+    """
+
+    __slots__ = ("_left", "_prefix", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._left = 0  # octets of the last message that have not come yet
+        self._prefix = b""  # of the last message, while it is cut
+
+    def feed(self, data: bytes, most: int = maxsize) -> int:
+        """Count on, and return how many of these octets are of messages that are counted.
+
+        Args:
+            data: The next octets of the stream.
+            most: How many messages may begin here; octets behind them are not taken, and come
+                again at the beginning of the next ``data``.
+        """
+        size = len(data)
+        pos = self._end_of_prefix(data) if self._prefix else self._left
+        while pos < size and most > 0:
+            most -= 1
+            self.count += 1
+            if pos + PREFIX_SIZE > size:
+                self._prefix = data[pos:]
+                pos = size
+            else:
+                pos += PREFIX_SIZE + _LENGTH.unpack_from(data, pos + 1)[0]
+        if pos <= size:
+            self._left = 0
+            return pos
+        self._left = pos - size
+        return size
+
+    def _end_of_prefix(self, data: bytes) -> int:
+        """Complete a prefix that was cut; return where its message ends."""
+        missing = PREFIX_SIZE - len(self._prefix)
+        prefix = self._prefix + data[:missing]
+        if len(prefix) < PREFIX_SIZE:
+            self._prefix = prefix
+            return len(data)
+        self._prefix = b""
+        length: int = _LENGTH.unpack_from(prefix, 1)[0]
+        return missing + length
 
 
 class MessageReader:

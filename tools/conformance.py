@@ -1,0 +1,136 @@
+"""Hold the switch against the public HTTP/2 suite h2spec, as a server and as a client.
+
+    python tools/conformance.py
+
+This is what `make conformance` runs. ``h2spec`` plays the clients of a started ``tei-manager mux``,
+``h2specd`` the instances behind it; each is named by $H2SPEC and $H2SPECD, or found on the PATH. A
+case of ``h2specd`` is a server on a port of its own, so the switch has a route to each port, and
+``h2specd`` starts this program with ``--call`` to make one call through the switch to that port.
+
+Known flaw: ``h2specd`` takes its client command apart at spaces, so neither the path of Python nor
+that of this file may have one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import NoReturn
+
+HOST = "127.0.0.1"
+
+NEEDED = {"h2spec": 147, "h2specd": 57}
+"""Cases that must pass: all of h2spec 2.6, strict ones too, and all of h2specd's."""
+
+PORTS = range(20_000, 32_000, 100)
+"""Where to look for ports for h2specd's cases: below those that systems give to clients."""
+
+CASES = 57
+CASE_SECONDS = "1"
+"""How long a case waits for a frame that does not come; on loopback a whole second is long."""
+
+RUN_SECONDS = 300.0
+"""Limit of one program's run; a good one takes ten seconds."""
+
+GET = (
+    "it is a Go module, github.com/summerwind/h2spec: clone it, run `go build -o ~/bin/ "
+    "./cmd/h2spec ./cmd/h2specd` there, and put ~/bin on the PATH or set $H2SPEC and $H2SPECD"
+)
+
+_SCORE = re.compile(r"(\d+) tests, (\d+) passed, \d+ skipped, \d+ failed")
+_ROUTE = "port-{}"
+
+
+def fail(sentence: str) -> NoReturn:
+    """End with one sentence on standard error and exit code 1."""
+    sys.exit(f"make conformance: {sentence}")
+
+
+def find(program: str) -> str:
+    """Return the path of ``h2spec`` or ``h2specd``."""
+    found = shutil.which(os.environ.get(program.upper()) or program)
+    return found or fail(f"{program} is missing; {GET}")
+
+
+def free_ports() -> range:
+    """Return a row of ports, one for each case of h2specd, on which nothing listens."""
+    for first in PORTS:
+        ports = range(first, first + CASES)
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+            for port in ports:
+                held.enter_context(socket.create_server((HOST, port)))
+            return ports
+    fail(f"there are no {CASES} free ports in a row between {PORTS.start} and {PORTS.stop}")
+
+
+@contextlib.contextmanager
+def switch(ports: range) -> Iterator[str]:
+    """Run ``tei-manager mux`` with a route to each port; yields the address for clients."""
+    command = [sys.executable, "-m", "tei_manager", "mux", "--listen", f"{HOST}:0"]
+    for port in ports:
+        command += ["--route", f"{_ROUTE.format(port)}={HOST}:{port}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        line = process.stdout.readline() if process.stdout else ""
+        listens = re.search(rf"{re.escape(HOST)}:\d+", line)
+        yield listens[0] if listens else fail("the switch does not start; it says why above")
+    finally:
+        process.kill()  # it has nothing to lose, and a drain would wait for half-dead connections
+        process.communicate()
+
+
+def score(program: str, arguments: list[str]) -> bool:
+    """Run a program of the suite, print its score, and where it is too low what it said."""
+    command = [find(program), "--strict", "--timeout", CASE_SECONDS, "--host", HOST, *arguments]
+    try:
+        ran = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=RUN_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        fail(f"{program} did not end within {RUN_SECONDS:.0f} s")
+    found = _SCORE.search(ran.stdout)
+    passed = int(found[2]) if found else 0
+    if passed < NEEDED[program]:
+        print(re.sub(r"(?m)^accept tcp .*\n?", "", ran.stdout + ran.stderr))
+    print(f"{program}: {found[0] if found else 'no score'}; {NEEDED[program]} must pass")
+    return passed >= NEEDED[program]
+
+
+def call(address: str, url: str) -> None:
+    """Make one call through the switch at ``address`` to the server of a case; any end is fine."""
+    import grpc
+
+    from tei_manager.grpc.proto.tei.v1.tei_pb2 import EmbedRequest
+    from tei_manager.grpc.proto.tei.v1.tei_pb2_grpc import EmbedStub
+
+    port = url.rstrip("/").rpartition(":")[2]
+    metadata = (("x-tei-instance", _ROUTE.format(port)),)
+    with grpc.insecure_channel(address) as channel, contextlib.suppress(grpc.RpcError):
+        EmbedStub(channel).Embed(EmbedRequest(inputs="x"), timeout=1.5, metadata=metadata)
+
+
+def main() -> None:
+    """Run both programs; exit code 1 if one of them is not content."""
+    for program in NEEDED:
+        find(program)
+    ports = free_ports()
+    with switch(ports) as address:
+        port = address.rpartition(":")[2]
+        client = f"{sys.executable} {__file__} --call {address}"
+        good = score("h2spec", ["--port", port])
+        good &= score("h2specd", ["--from-port", str(ports.start), "--exec", client])
+    if not good:
+        fail("the switch breaks a rule that it used to keep; the cases with a cross say which")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--call"]:
+        call(*sys.argv[2:])
+    else:
+        main()
