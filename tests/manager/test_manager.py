@@ -103,3 +103,18 @@ async def test_stop_ends_the_real_worker_in_time(tmp_path: Path) -> None:
     async with _multiplexed(tmp_path) as (rig, _):
         pid = rig.manager.workers.links[0].pid
     assert not alive(pid)
+
+
+async def test_a_worker_never_gets_a_table_without_instances_that_are_coming_back(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as rig:
+        for name in ("a", "b", "c"):
+            await rig.create(name)
+        before = len(rig.tables())
+    async with running(tmp_path) as rig:
+        await rig.until("c", "running")
+        tables = rig.tables()[before:]
+        names = [{route["name"] for route in table["routes"]} for table in tables]
+        assert names
+        assert all({"a", "b", "c"} <= known for known in names)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tei_manager.grpc.status import Code, StatusError
-from tei_manager.wire.messages import MessageReader, frame, inflate
+from tei_manager.wire.messages import MessageCounter, MessageReader, frame, inflate
 
 PACK: dict[bytes, Callable[[bytes], bytes]] = {b"gzip": gzip.compress, b"deflate": zlib.compress}
 encodings = st.sampled_from(sorted(PACK))
@@ -45,6 +45,32 @@ def test_any_cut_of_any_messages_gives_the_same_messages(
     assert got == [message for message, _ in script]
     assert reader.at_boundary
     assert reader.held == 0
+
+
+@given(
+    st.lists(st.integers(0, 300), max_size=8),
+    st.lists(st.integers(0, 1000), max_size=8),
+    st.lists(st.integers(0, 3), min_size=1, max_size=4),
+)
+def test_any_cut_of_any_messages_is_counted_alike_and_no_faster_than_asked(
+    sizes: list[int], cuts: list[int], most: list[int]
+) -> None:
+    """What is not taken comes again, and begins where a message begins."""
+    stream = b"".join(frame(bytes(size)) for size in sizes)
+    starts = {sum(size + 5 for size in sizes[:n]) for n in range(len(sizes) + 1)}
+    counter, turn, taken = MessageCounter(), 0, 0
+    for piece in cut(stream, cuts):
+        rest = piece
+        while rest:
+            before, turn = counter.count, turn + 1
+            size = counter.feed(rest, most[turn % len(most)] or (turn % 2))
+            taken, rest = taken + size, rest[size:]
+            assert counter.count - before <= 3
+            assert not rest or taken in starts
+    assert counter.count == len(sizes)
+    whole = MessageCounter()
+    assert whole.feed(stream) == len(stream)
+    assert whole.count == len(sizes)
 
 
 @given(st.binary(max_size=40), st.sampled_from([b"identity", b"gzip", b"br"]))

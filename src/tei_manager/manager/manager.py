@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 from collections.abc import Sequence
 
@@ -139,7 +140,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listener = socket.create_server((host.strip("[]"), port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        sentence = f"Cannot listen on {host}:{port} ({error.strerror})"
+        sentence = f"Cannot listen on {host}:{port} ({os.strerror(error.errno or 0)})"
         raise LaunchFailed(
             f"{sentence}; stop what holds it or set [grpc] multiplexer_port"
         ) from error

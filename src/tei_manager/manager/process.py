@@ -149,6 +149,7 @@ class GroupProcess:
         try:
             if grace > 0 and not self._ended.is_set():
                 self._signal(signal.SIGTERM)
+                self._signal(signal.SIGCONT)  # one that is stopped would not hear it
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._ended.wait(), grace)
         finally:

@@ -68,6 +68,7 @@ class Registry:
         self._creating = asyncio.Lock()
         self._tasks: set[asyncio.Task[Supervisor]] = set()
         self._version = 0
+        self._restored = False
         self._counted: dict[str, tuple[int, int]] = {}
 
     def __repr__(self) -> str:
@@ -191,8 +192,14 @@ class Registry:
         await self.announce()
 
     def publish(self) -> None:
-        """Send the workers a table of all routes as they are now."""
+        """Send the workers a table of all routes as they are now.
+
+        Before `restore` has ended no table is sent: a worker takes clients once it has one, and
+        with half of the routes it would tell callers that the others do not exist.
+        """
         self._version += 1
+        if not self._restored:
+            return
         routes = [supervisor.route() for supervisor in self._supervisors.values()]
         default = self.settings.grpc.default_instance
         self.workers.publish(RouteTable(self._version, routes, default))
@@ -200,7 +207,8 @@ class Registry:
     async def announce(self) -> None:
         """Publish, and wait within a limit until every worker that serves has the table."""
         self.publish()
-        await self.workers.acknowledged(self._version)
+        if self._restored:
+            await self.workers.acknowledged(self._version)
 
     async def restore(self) -> None:
         """Bring back the instances of the store and of the settings file.
@@ -208,6 +216,13 @@ class Registry:
         The file owns its instances: one that it no longer has is removed, one that it changed is
         replaced. All others come back as they were last wanted. Nothing is waited for.
         """
+        try:
+            await self._restore()
+        finally:
+            self._restored = True
+            self.publish()
+
+    async def _restore(self) -> None:
         wanted = {spec.name: spec for spec in self.settings.instance}
         for record in await self.store.records():
             spec = wanted.get(record.spec.name)

@@ -238,7 +238,8 @@ class Slot:
         try:
             link = await Link.connect(self.path, READY_LIMIT)
             self.link = link
-            link.send_table(self._workers.table)
+            if self._workers.table.version:
+                link.send_table(self._workers.table)
             await link.listen(self._workers.changed)
             await asyncio.sleep(ACK_LIMIT)  # it closes its socket when it ends, too
             log.error("Worker %d closed its control socket", link.pid)

@@ -7,29 +7,26 @@ Theory
     and up to `MAX_WAITING`.
 
     A connection takes calls once the instance's SETTINGS are there: before that its limits are
-    not known, and a program that does not speak HTTP/2 has not shown itself yet.
-
-Known flaws
-    While a new connection is being made after a loss, calls wait for it; they are not failed at
-    once with the cause of the loss.
+    not known, and a program that does not speak HTTP/2 has not shown itself yet. How connections
+    are made, and when calls do not wait for one, is in `connector`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING
 
 from tei_manager.grpc.methods import Method
 from tei_manager.grpc.status import Code
+from tei_manager.mux.connector import Connector
 from tei_manager.mux.exchange import Exchange
-from tei_manager.mux.upstream import Upstream
 from tei_manager.routes import Route, RouteTable
 from tei_manager.wire import hpack
 from tei_manager.wire.headers import CONTENT_TYPE
 
 if TYPE_CHECKING:
     from tei_manager.mux.switch import Switch
+    from tei_manager.mux.upstream import Upstream
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +36,8 @@ MAX_CONNECTIONS = 8
 MAX_WAITING = 1024
 """Calls that may wait for a stream to one instance; the next is refused at once."""
 
+SET_ASIDE = 1 << 32
+"""Load of an instance that is set aside: a model is served by another one as long as there is."""
 
 _RETIRED = "it was stopped or replaced"
 
@@ -53,7 +52,7 @@ class Backend:
         self.retired = False
         self._endpoints: list[Upstream] = []
         self._waiting: dict[Exchange, None] = {}
-        self._connecting: asyncio.Task[None] | None = None
+        self._connector = Connector(self)
         self._blocks: dict[Method, bytes] = {}
 
     def __repr__(self) -> str:
@@ -64,6 +63,14 @@ class Backend:
     def waiting(self) -> int:
         """Calls that wait for a stream."""
         return len(self._waiting)
+
+    @property
+    def load(self) -> int:
+        """Calls in flight. To look at what is set aside is to ask whether it is back."""
+        if self._connector.failure is None:
+            return self.in_flight
+        self._connector.ask()
+        return SET_ASIDE
 
     @property
     def now(self) -> float:
@@ -85,7 +92,11 @@ class Backend:
                 exchange.attach(endpoint)
                 return
         if self.retired:
-            self._fail(exchange, _RETIRED)
+            exchange.fail(Code.UNAVAILABLE, self._cannot_connect(_RETIRED))
+            return
+        if self._connector.failure is not None:
+            self._connector.ask()
+            exchange.fail(Code.UNAVAILABLE, self._connector.failure)
             return
         if len(self._waiting) >= MAX_WAITING:
             message = f"too many calls wait for a stream to instance '{self.route.name}'"
@@ -111,31 +122,53 @@ class Backend:
             self._endpoints.remove(endpoint)
         elif endpoint not in self._endpoints and not endpoint.connection.going:
             self._endpoints.append(endpoint)
+            self._connector.failure = None
         self._serve_waiting()
         if self._waiting:
             self._grow()
 
     def remove(self, endpoint: Upstream) -> None:
-        """Forget a connection that is lost."""
+        """Give no more calls to a connection that is lost."""
         if endpoint in self._endpoints:
             self._endpoints.remove(endpoint)
 
-    def connection_lost(self) -> None:
-        """Make a new connection if calls wait for one."""
+    def lost(self, failure: str | None) -> None:
+        """Note that a connection is lost and its calls are over.
+
+        The last one takes with it the calls that wait: nothing is there to serve them.
+
+        Args:
+            failure: Tells callers how it broke; None if it ended in peace.
+        """
+        if failure is not None and not self._endpoints and not self.retired:
+            self._connector.set_aside(failure)
+            self._fail_waiting(failure)
+        elif self._waiting:
+            self._grow()
+
+    def connected(self) -> None:
+        """Make the next connection if calls still wait for one."""
         if self._waiting:
             self._grow()
+
+    def unreachable(self, cause: str) -> None:
+        """Fail the calls that wait: no connection could be made."""
+        failure = self._cannot_connect(cause)
+        if not self._endpoints:
+            self._connector.failure = failure
+        self._fail_waiting(failure)
 
     def retire(self) -> None:
         """Take no more calls; close each connection when its last call is over."""
         self.retired = True
         for endpoint in list(self._endpoints):
             endpoint.retire()
-        self._fail_waiting(_RETIRED)
+        self._connector.close()
+        self._fail_waiting(self._cannot_connect(_RETIRED))
 
     def close(self) -> None:
         """Stop connecting. Connections are cut by whoever closes the switch."""
-        if self._connecting is not None:
-            self._connecting.cancel()
+        self._connector.close()
 
     def _serve_waiting(self) -> None:
         waiting = self._waiting
@@ -147,42 +180,17 @@ class Backend:
                 exchange.attach(endpoint)
 
     def _grow(self) -> None:
-        if self._connecting is None and not self.retired and len(self._endpoints) < MAX_CONNECTIONS:
-            self._connecting = self.switch.loop.create_task(self._connect())
+        if not self.retired and len(self._endpoints) < MAX_CONNECTIONS:
+            self._connector.start()
 
-    async def _connect(self) -> None:
-        route, switch = self.route, self.switch
-        upstream = Upstream(switch, self)
-        try:
-            async with asyncio.timeout(switch.options.connect_timeout_secs):
-                await switch.loop.create_connection(lambda: upstream, route.host, route.port)
-                await upstream.first_settings()
-        except (OSError, UnicodeError) as error:  # TimeoutError is an OSError
-            upstream.abort()
-            self._fail_waiting(_cause(error))
-        finally:
-            self._connecting = None
-        if self._waiting:
-            self._grow()
-        switch.flush_soon()
-
-    def _fail_waiting(self, cause: str) -> None:
+    def _fail_waiting(self, message: str) -> None:
         waiting, self._waiting = self._waiting, {}
         for exchange in waiting:
-            self._fail(exchange, cause)
+            exchange.fail(Code.UNAVAILABLE, message)
 
-    def _fail(self, exchange: Exchange, cause: str) -> None:
+    def _cannot_connect(self, cause: str) -> str:
         name, address = self.route.name, self.route.address
-        message = f"cannot connect to instance '{name}' at {address}: {cause}"
-        exchange.fail(Code.UNAVAILABLE, message)
-
-
-def _cause(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "no HTTP/2 settings in time"
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused"
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+        return f"cannot connect to instance '{name}' at {address}: {cause}"
 
 
 def _encode_block(route: Route, method: Method) -> bytes:
@@ -213,9 +221,9 @@ class Backends:
         return self._by_name[name]
 
     def load(self, route: Route) -> int:
-        """Return how many calls are in flight at a route's instance."""
+        """Return how many calls are in flight at a route's instance; more than any if set aside."""
         backend = self._by_name.get(route.name)
-        return backend.in_flight if backend is not None else 0
+        return backend.load if backend is not None else 0
 
     def waiting(self) -> int:
         """Return how many calls wait for a stream."""

@@ -145,6 +145,13 @@ class Call:
         self.refuse(Code.DEADLINE_EXCEEDED, "")
         self.switch.flush_soon()
 
+    def end_if_silent(self) -> None:
+        """End the call if its first message has not come; asked when that is overdue."""
+        if not self.messages:
+            seconds = self.switch.options.first_message_secs
+            message = f"{self.method.name}: no message within {seconds:g} seconds"
+            self.refuse(Code.UNAVAILABLE, message)
+
     def refuse(self, code: Code, message: str) -> None:
         """End the call with a status of our own."""
         if self.done:

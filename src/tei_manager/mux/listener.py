@@ -6,12 +6,14 @@ import asyncio
 
 from tei_manager.grpc.methods import METHODS, NATIVE, Kind, Method
 from tei_manager.grpc.status import Code, StatusError
+from tei_manager.mux.bidi import BidiRelay
 from tei_manager.mux.call import Call
-from tei_manager.mux.endpoint import Endpoint
+from tei_manager.mux.endpoint import CLOSE_SECONDS, Endpoint
 from tei_manager.mux.local import SERVICES, LocalCall
 from tei_manager.mux.not_grpc import NotGrpc
 from tei_manager.mux.relay import Relay
 from tei_manager.mux.switch import Switch
+from tei_manager.wire.frames import ErrorCode
 from tei_manager.wire.headers import ANSWER, RequestHead, server_heads, status_trailers
 from tei_manager.wire.stream import NOBODY, Stream
 
@@ -28,6 +30,7 @@ class Client(Endpoint):
     def __init__(self, switch: Switch) -> None:
         limit = switch.options.max_parallel_streams
         super().__init__(switch, client=False, heads=server_heads(), max_streams=limit)
+        self._busy_at = switch.now
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the client, and start its connection."""
@@ -52,7 +55,7 @@ class Client(Endpoint):
         if refusal is not None:
             self._refuse(stream, method.label if method else "other", refusal)
         elif method is not None:
-            serve = Relay if method.kind is not Kind.CLIENT_STREAM else _rerank_stream()
+            serve = Relay if method.kind is Kind.UNARY else _streaming(method.kind)
             stream.owner = owner = serve(switch, self.connection, stream, head, method)
             if end:
                 owner.on_data(b"", True)
@@ -66,6 +69,25 @@ class Client(Endpoint):
             message = f"Method '{shown}' is not served here"
             self._refuse(stream, "other", StatusError(Code.UNIMPLEMENTED, message))
 
+    def check(self, now: float) -> None:
+        """End calls that do not begin, and a connection that nobody uses.
+
+        Calls are looked at here, and not by a timer of each, since nearly all begin at once.
+        """
+        super().check(now)
+        connection = self.connection
+        if connection.closing:
+            return
+        if connection.streams:
+            self._busy_at = now
+            self._end_silent_calls(now - self.switch.options.first_message_secs)
+            return
+        idle = now - max(self._busy_at, connection.now) - self.switch.options.client_idle_secs
+        if idle > CLOSE_SECONDS:  # it does not answer the goodbye either
+            connection.fail(ErrorCode.NO_ERROR, "idle for too long")
+        elif idle > 0:
+            connection.drain()
+
     def lost(self, cause: str) -> None:
         """Cancel every call of a client that went away."""
         counters = self.switch.counters
@@ -77,6 +99,14 @@ class Client(Endpoint):
             self.connection.forget(stream)
             owner.on_reset(0, cause)
 
+    def _end_silent_calls(self, overdue: float) -> None:
+        for stream in list(self.connection.streams.values()):
+            if stream.opened_at > overdue:
+                return  # and so are all behind it: they stand in the order of their beginning
+            owner = stream.owner
+            if isinstance(owner, Call | LocalCall):
+                owner.end_if_silent()
+
     def _refuse(self, stream: Stream, label: str, error: StatusError) -> None:
         stream.owner = NOBODY
         self.connection.send_headers(
@@ -87,7 +117,9 @@ class Client(Endpoint):
         self.switch.finished(label, error.code, 0.0)
 
 
-def _rerank_stream() -> type[Call]:
+def _streaming(kind: Kind) -> type[Call]:
+    if kind is Kind.BIDI:
+        return BidiRelay
     # Loads the protobuf runtime, which a worker needs for nothing else on most days.
     from tei_manager.mux.rerank import RerankStream
 

@@ -50,7 +50,16 @@ class LocalCall:
         serve: Makes the method that serves this call.
     """
 
-    __slots__ = ("_answered", "_connection", "_done", "_method", "_reader", "_stream", "switch")
+    __slots__ = (
+        "_answered",
+        "_connection",
+        "_done",
+        "_method",
+        "_reader",
+        "_silent",
+        "_stream",
+        "switch",
+    )
 
     def __init__(
         self,
@@ -66,6 +75,7 @@ class LocalCall:
         self._reader = messages.MessageReader(MAX_MESSAGE, head.encoding)
         self._answered = False
         self._done = False
+        self._silent = True  # no message has come yet
         self._method: LocalMethod = serve(self)
 
     def on_data(self, data: bytes, end: bool) -> None:
@@ -73,6 +83,7 @@ class LocalCall:
         try:
             for message in self._reader.feed(data):
                 if not self._done:
+                    self._silent = False
                     self._method.on_message(message)
             if end and not self._done:
                 if not self._reader.at_boundary:
@@ -93,6 +104,12 @@ class LocalCall:
 
     def on_sent(self) -> None:
         """Nothing waits for room here."""
+
+    def end_if_silent(self) -> None:
+        """End the call if its first message has not come; asked when that is overdue."""
+        if self._silent:
+            seconds = self.switch.options.first_message_secs
+            self.finish(Code.UNAVAILABLE, f"no message within {seconds:g} seconds")
 
     def send(self, message: bytes) -> None:
         """Send one message; a client that never reads is cut off at `MAX_UNREAD`."""

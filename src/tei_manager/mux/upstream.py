@@ -126,19 +126,21 @@ class Upstream(Endpoint):
     def lost(self, cause: str) -> None:
         """Fail every call of this connection, and only those."""
         name = self.backend.route.name
+        failure = f"connection to instance '{name}' lost: {cause}"
+        broke = self._broke
         self.switch.counters.closed(name)
         self.backend.remove(self)
         for stream in list(self.connection.streams.values()):
             owner = stream.owner
             self.connection.forget(stream)
             if isinstance(owner, Exchange):
-                owner.fail(Code.UNAVAILABLE, f"connection to instance '{name}' lost: {cause}")
+                owner.fail(Code.UNAVAILABLE, failure)
         for exchange in self._resetting + self._pinged:
             exchange.gone()
         self._resetting, self._pinged = [], []
         if not self._settled.done():
             self._settled.set_exception(ConnectionError(cause))
-        self.backend.connection_lost()
+        self.backend.lost(failure if broke else None)
 
     def check(self, now: float) -> None:
         """Ask an instance that is silent while it has calls; close a connection without any."""
@@ -165,6 +167,16 @@ class Upstream(Endpoint):
         """Cut the connection; `lost` follows."""
         if self.transport is not None:
             self.transport.abort()
+
+    @property
+    def _broke(self) -> bool:
+        """Whether the loss of this connection says that the instance is not well.
+
+        One that goes without calls, or after GOAWAY, has only said goodbye; so an instance that
+        goes whenever it is idle is not called back each time.
+        """
+        connection = self.connection
+        return self.live > 0 and (connection.error is not None or not connection.going)
 
     def _reset(self, exchange: Exchange, stream: Stream) -> None:
         self.connection.reset(stream, ErrorCode.CANCEL)

@@ -29,7 +29,7 @@ _INPUT_STEP = 16_384
 _OUTPUT_STEP = 65_536
 
 _PREFIX = Struct(">BI")
-_LENGTH = Struct(">I")
+_length = Struct(">I").unpack_from
 
 
 def frame(message: bytes) -> bytes:
@@ -125,10 +125,10 @@ class MessageCounter:
 
     def __init__(self) -> None:
         self.count = 0
-        self._left = 0  # octets of the last message that have not come yet
+        self._left = 0  # octets of the last message that have not come yet; -1: unknown
         self._prefix = b""  # of the last message, while it is cut
 
-    def feed(self, data: bytes, most: int = maxsize) -> int:
+    def feed(self, data: bytes | bytearray, most: int = maxsize) -> int:
         """Count on, and return how many of these octets are of messages that are counted.
 
         Args:
@@ -137,30 +137,30 @@ class MessageCounter:
                 again at the beginning of the next ``data``.
         """
         size = len(data)
-        pos = self._end_of_prefix(data) if self._prefix else self._left
+        if not self._left and most > 0 and size >= PREFIX_SIZE and _length(data, 1)[0] == size - 5:
+            self.count += 1  # nearly every chunk is one whole message
+            return size
+        pos = self._end_of_prefix(data) if self._left < 0 else self._left
         while pos < size and most > 0:
             most -= 1
             self.count += 1
             if pos + PREFIX_SIZE > size:
-                self._prefix = data[pos:]
-                pos = size
-            else:
-                pos += PREFIX_SIZE + _LENGTH.unpack_from(data, pos + 1)[0]
-        if pos <= size:
-            self._left = 0
-            return pos
-        self._left = pos - size
-        return size
+                self._prefix = bytes(data[pos:])
+                self._left = -1
+                return size
+            pos += PREFIX_SIZE + _length(data, pos + 1)[0]
+        if self._left >= 0:
+            self._left = max(0, pos - size)
+        return min(pos, size)
 
-    def _end_of_prefix(self, data: bytes) -> int:
-        """Complete a prefix that was cut; return where its message ends."""
+    def _end_of_prefix(self, data: bytes | bytearray) -> int:
+        """Go on with a prefix that was cut; return where its message ends, or what was taken."""
         missing = PREFIX_SIZE - len(self._prefix)
-        prefix = self._prefix + data[:missing]
-        if len(prefix) < PREFIX_SIZE:
-            self._prefix = prefix
+        self._prefix += data[:missing]
+        if len(self._prefix) < PREFIX_SIZE:
             return len(data)
-        self._prefix = b""
-        length: int = _LENGTH.unpack_from(prefix, 1)[0]
+        length: int = _length(self._prefix, 1)[0]
+        self._left, self._prefix = 0, b""
         return missing + length
 
 
