@@ -17,7 +17,9 @@ from multiplexer import embed, framed, multiplexer, path, until
 from tei_manager.mux import endpoint
 from tei_manager.mux.call import Call
 from tei_manager.mux.exchange import Exchange
+from tei_manager.mux.listener import Client
 from tei_manager.mux.local import LocalCall
+from tei_manager.wire.connection import Connection
 from tei_manager.wire.stream import Stream
 
 pytestmark = pytest.mark.asyncio
@@ -90,8 +92,9 @@ async def test_calls_leave_no_object_behind_with_the_collector_off() -> None:
     """Reference counts alone must free everything: the collector hardly ever runs in a worker."""
 
     def live() -> list[Any]:
-        kinds = (Call, Exchange, Stream, LocalCall)
-        return [thing for thing in gc.get_objects() if isinstance(thing, kinds)]
+        kinds = (Call, Exchange, Stream, LocalCall, Client, Connection)
+        found = [thing for thing in gc.get_objects() if isinstance(thing, kinds)]
+        return [thing for thing in found if getattr(thing, "client", None) is not True]  # shared
 
     async def calls_of_every_kind(client: Peer) -> None:
         names = ["Embed", "EmbedStream", "RerankStream"]

@@ -11,6 +11,9 @@ from fake_tei import fake_tei
 from http2_peer import connect, fields
 from multiplexer import embed, framed, multiplexer, path, until
 
+from tei_manager.mux.listener import MAX_METADATA
+from tei_manager.wire import frames, hpack
+
 pytestmark = pytest.mark.asyncio
 
 
@@ -164,3 +167,30 @@ async def test_clients_are_counted_while_they_are_connected() -> None:
             writer.close()
         await until(lambda: mux.switch.counters.client_connections == 0)
         assert mux.switch.quiet.is_set()
+
+
+async def test_metadata_that_a_table_blows_up_is_refused_and_given_back() -> None:
+    """An entry of 3,800 octets, three times in each of 1,000 calls that send nothing."""
+    head = b"".join(
+        hpack.literal(name, value)
+        for name, value in (
+            (b":method", b"POST"),
+            (b":scheme", b"http"),
+            (b":path", path("Embed").encode()),
+            (b"content-type", b"application/grpc"),
+        )
+    )
+    entry = b"\x40" + hpack.literal(b"x-big", b"v" * 3_800)[1:]
+    wire = frames.PREFACE + frames.settings({})
+    wire += frames.frame(frames.HEADERS, frames.END_HEADERS, 1, head + entry + b"\xbe" * 2)
+    for number in range(1, 1000):
+        block = head + b"\xbe" * 3
+        wire += frames.frame(frames.HEADERS, frames.END_HEADERS, 2 * number + 1, block)
+    async with multiplexer(("a", 1)) as mux:
+        reader, writer = await asyncio.open_connection("127.0.0.1", mux.port)
+        writer.write(wire)
+        await until(lambda: mux.switch.counters.rejected.get("resource_exhausted", 0) > 500)
+        assert mux.switch.pool.queued <= MAX_METADATA + 3 * 4_000
+        writer.transport.abort()
+        await mux.settled()
+        assert reader is not None

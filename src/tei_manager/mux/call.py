@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from tei_manager.mux.switch import Switch
 
 
+SMALL_METADATA = 512
+"""Octets of metadata that are not counted: twice what clients send with a trace and a token."""
+
+
 class Call:
     """A call of a method of the multiplexer; subclasses read its messages and make its answer.
 
@@ -52,6 +56,7 @@ class Call:
         "done",
         "exchange",
         "head",
+        "large",
         "messages",
         "method",
         "owed_back",
@@ -88,6 +93,9 @@ class Call:
         self._owed = 0
         self.owed_back = 0
         self._tick = 0
+        self.large = 0
+        if len(head.forward) > SMALL_METADATA:
+            self._hold_metadata(len(head.forward))
         timeout = head.timeout
         if timeout is None and method.kind is Kind.UNARY:
             timeout = switch.options.request_timeout_secs or None
@@ -231,6 +239,8 @@ class Call:
         switch = self.switch
         if self._tick:
             switch.deadlines.remove(self, self._tick)
+        if self.large:
+            self._hold_metadata(-self.large)
         if self.reader is not None:
             switch.pool.queued -= self.reader.held
             self.reader = None
@@ -239,3 +249,9 @@ class Call:
             self.exchange.cancel()
         else:
             self.connection.release_slot()
+
+    def _hold_metadata(self, octets: int) -> None:
+        """Count metadata that is kept while the call lasts; see `listener.MAX_METADATA`."""
+        self.large += octets
+        self.connection.held_metadata += octets
+        self.switch.pool.queued += octets

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tei_manager.wire.connection import Connection
 from tei_manager.wire.frames import ErrorCode
 from tei_manager.wire.headers import HeadReader
+from tei_manager.wire.sending import GONE
 from tei_manager.wire.stream import Stream
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ class Endpoint(asyncio.BufferedProtocol):
         self.connection.closing = True
         self.lost(_cause(exc, self.connection))
         self.transport = None
+        self.connection.handler = GONE
+        self.connection.out.clear()
         self.switch.flush()
 
     def pause_writing(self) -> None:

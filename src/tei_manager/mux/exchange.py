@@ -149,6 +149,7 @@ class Exchange:
             return
         self.over = True
         self._replay = None
+        self.block = b""
         if self.endpoint is None or self.stream is None:
             self.backend.withdraw(self)
             self.gone()

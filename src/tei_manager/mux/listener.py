@@ -24,6 +24,11 @@ _METHODS: dict[bytes, Method] = {
 _GRPC = b"application/grpc"
 
 
+MAX_METADATA = 1 << 20
+"""Octets of metadata that the calls of one connection may have, small ones apart: 128 calls with
+8 KiB. A table entry makes kilobytes of a few octets (CVE-2026-49975)."""
+
+
 class Client(Endpoint):
     """One client's connection."""
 
@@ -49,8 +54,9 @@ class Client(Endpoint):
         switch.counters.in_flight += 1
         refusal = head.refusal
         if refusal is None and switch.pool.queued > switch.memory_mark:
-            message = "The multiplexer is at its memory limit; try again later"
-            refusal = StatusError(Code.RESOURCE_EXHAUSTED, message)
+            refusal = _short("The multiplexer is at its memory limit; try again later")
+        elif self.connection.held_metadata > MAX_METADATA:
+            refusal = _short("The calls of this connection carry too much metadata")
         method = _METHODS.get(head.path or b"")
         if refusal is not None:
             self._refuse(stream, method.label if method else "other", refusal)
@@ -124,6 +130,10 @@ def _streaming(kind: Kind) -> type[Call]:
     from tei_manager.mux.rerank import RerankStream
 
     return RerankStream
+
+
+def _short(message: str) -> StatusError:
+    return StatusError(Code.RESOURCE_EXHAUSTED, message)
 
 
 def _is_grpc(head: RequestHead) -> bool:

@@ -96,6 +96,7 @@ class Connection(ControlHalf):
         self.heads = heads
         self.max_streams = max_streams
         self.slots = 0
+        self.held_metadata = 0  # kept by whoever serves the calls, for its own limit
         self.backlog = False
         self.recv_window = CONNECTION_WINDOW
         self._rest = b""
@@ -104,18 +105,6 @@ class Connection(ControlHalf):
         self._block_stream = 0
         self._block_end = False
         self._block_since = 0.0
-        self._actions: tuple[Callable[[int, int, bytes, int, int], None], ...] = (
-            self._on_data,
-            self._on_headers,
-            self._on_priority,
-            self._on_rst_stream,
-            self._on_settings,
-            self._on_push_promise,
-            self._on_ping,
-            self._on_goaway,
-            self._on_window_update,
-            self._on_continuation,
-        )
 
     def __repr__(self) -> str:
         return f"<Connection client={self.client} streams={len(self.streams)} slots={self.slots}>"
@@ -176,7 +165,6 @@ class Connection(ControlHalf):
         if self._preface:
             pos = self._match_preface(data)
         end = len(data)
-        actions = self._actions
         left = MAX_FRAMES
         self.backlog = False
         while end - pos >= 9:
@@ -194,7 +182,7 @@ class Connection(ControlHalf):
             if self._block is not None or not self.settled:
                 self._check_order(kind, flags)
             if kind < 10:
-                actions[kind](flags, stream_id & LARGEST_STREAM_ID, data, pos + 9, stop)
+                _ACTIONS[kind](self, flags, stream_id & LARGEST_STREAM_ID, data, pos + 9, stop)
             else:
                 self.budget.glitch(self.now)
             pos = stop
@@ -383,3 +371,14 @@ class Connection(ControlHalf):
             self.remember(stream_id, RESET_BY_PEER)
         self.forget(stream)
         owner.on_reset(unpack_u32(data, start)[0], "reset by peer")
+
+
+# What acts on each kind of frame, by its number. Functions of the class and not methods of each
+# connection, which would be ten objects more, and a reference cycle, for each of them.
+_ACTIONS: tuple[Callable[[Connection, int, int, bytes, int, int], None], ...] = tuple(
+    getattr(Connection, f"_on_{kind}")
+    for kind in (
+        *("data", "headers", "priority", "rst_stream", "settings"),
+        *("push_promise", "ping", "goaway", "window_update", "continuation"),
+    )
+)

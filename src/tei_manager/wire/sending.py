@@ -66,6 +66,23 @@ class ConnectionHandler(Protocol):
         """Write what `take` gives; called for each connection on the dirty list."""
 
 
+class _Gone:
+    """Handles connections that are lost, so that they and their shells leave no cycle."""
+
+    def on_request(self, stream: Stream, head: Any, end: bool) -> None: ...
+
+    def on_settings(self) -> None: ...
+
+    def on_goaway(self, last_stream_id: int, code: int, debug: bytes) -> None: ...
+
+    def on_ping_ack(self, payload: bytes) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+GONE: ConnectionHandler = _Gone()
+
+
 class SendingHalf:
     """Frames out. `Connection` adds the way in.
 
