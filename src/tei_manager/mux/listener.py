@@ -60,6 +60,8 @@ class Client(Endpoint):
         method = _METHODS.get(head.path or b"")
         if refusal is not None:
             self._refuse(stream, method.label if method else "other", refusal)
+            if self.connection.held_metadata > MAX_METADATA:
+                self.connection.budget.local_reset(switch.now)  # goes on all the same: an attack
         elif method is not None:
             serve = Relay if method.kind is Kind.UNARY else _streaming(method.kind)
             stream.owner = owner = serve(switch, self.connection, stream, head, method)
