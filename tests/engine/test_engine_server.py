@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -47,14 +48,20 @@ def test_a_stream_under_way_is_finished_before_the_process_ends(
         next(closing)
         stub: Any = tei_pb2_grpc.EmbedStub(channel)
 
+        under_way = threading.Event()
+
         def requests() -> Any:
             yield tei_pb2.EmbedRequest(inputs="a")
+            assert under_way.wait(SECONDS)
             engine.process.terminate()
             # The watch's last message: the engine has begun to stop.
             next(closing)
             yield tei_pb2.EmbedRequest(inputs="b")
 
-        assert len(list(stub.EmbedStream(requests()))) == 2
+        answers = stub.EmbedStream(requests())
+        next(answers)
+        under_way.set()
+        assert len(list(answers)) == 1
     assert engine.process.wait(SECONDS) == 0
 
 

@@ -69,7 +69,7 @@ async def test_an_instance_that_accepts_and_says_nothing_is_given_up_in_time() -
         start = monotonic()
         code, message = await one(mux)
         assert (code, message.endswith(": no HTTP/2 settings in time")) == (14, True)
-        assert 0.3 <= monotonic() - start < 1
+        assert 0.3 <= monotonic() - start < 2
         await mux.settled()
 
 
@@ -88,7 +88,7 @@ async def test_an_instance_that_speaks_something_else_is_unavailable_at_once(wor
         code, message = await one(mux)
         assert code == 14
         assert message.startswith(f"cannot connect to instance 'a' at 127.0.0.1:{tei.port}: ")
-        assert monotonic() - start < 1
+        assert monotonic() - start < 2
         await mux.settled()
 
 

