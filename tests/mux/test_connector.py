@@ -81,7 +81,7 @@ async def test_calls_after_a_loss_hear_its_cause_and_never_wait() -> None:
             seconds, *end = await client.timed()
             assert tuple(end) == lost
             took.append(seconds)
-        assert sorted(took)[25] < 0.02
+        assert sorted(took)[25] < 0.005
         assert not mux.switch.backends.waiting()
         await mux.settled()
 
@@ -89,11 +89,11 @@ async def test_calls_after_a_loss_hear_its_cause_and_never_wait() -> None:
 async def test_a_refused_port_answers_within_5_ms() -> None:
     async with multiplexer(("a", free_port())) as mux, caller(mux) as client:
         took = [(await client.timed())[0] for _ in range(100)]
-        assert sorted(took)[50] < 0.02
+        assert sorted(took)[50] < 0.005
         await mux.settled()
 
 
-async def test_an_instance_that_comes_back_serves_within_50_ms_of_its_port() -> None:
+async def test_an_instance_that_comes_back_serves_at_once() -> None:
     took = []
     for _ in range(5):
         port = free_port()
