@@ -26,10 +26,10 @@ import hpack
 import uvloop
 
 from tei_manager.wire.connection import Connection
+from tei_manager.wire.handler import ConnectionHandler
 from tei_manager.wire.headers import server_heads
 from tei_manager.wire.hpack import integer
 from tei_manager.wire.messages import frame
-from tei_manager.wire.sending import ConnectionHandler
 from tei_manager.wire.stream import Stream
 from tei_manager.wire.windows import WindowPool
 
@@ -200,6 +200,9 @@ class _Server(asyncio.Protocol):
     def on_goaway(self, last_stream_id: int, code: int, debug: bytes) -> None: ...
 
     def on_ping_ack(self, payload: bytes) -> None: ...
+
+    def on_whole_answer(self, stream: Stream, answer: bytes, data: bytes, trailers: bytes) -> bool:
+        return False
 
 
 async def _main(port: int) -> None:

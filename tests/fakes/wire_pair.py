@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from tei_manager.wire import frames, hpack
+from tei_manager.wire.answers import client_heads
 from tei_manager.wire.connection import Connection
-from tei_manager.wire.headers import client_heads, server_heads
+from tei_manager.wire.headers import server_heads
 from tei_manager.wire.stream import Stream
 from tei_manager.wire.windows import WindowPool
 
@@ -176,6 +177,10 @@ class Side:
     def on_ping_ack(self, payload: bytes) -> None:
         """Note it."""
         self.log.append(("ping_ack", payload))
+
+    def on_whole_answer(self, stream: Stream, answer: bytes, data: bytes, trailers: bytes) -> bool:
+        """Want everything frame by frame."""
+        return False
 
     def flush(self) -> None:
         """Do nothing: the test takes the octets when it wants them."""

@@ -12,15 +12,17 @@ from wire_pair import REQUEST, block
 
 from tei_manager.grpc.status import Code
 from tei_manager.wire import headers, hpack
-from tei_manager.wire.frames import ErrorCode, StreamError
-from tei_manager.wire.headers import (
-    MAX_MEMO,
+from tei_manager.wire.answers import (
     client_heads,
-    read_request,
-    read_request_trailers,
     read_response,
     read_response_trailers,
     recognise_answer,
+)
+from tei_manager.wire.frames import ErrorCode, StreamError
+from tei_manager.wire.headers import (
+    MAX_MEMO,
+    read_request,
+    read_request_trailers,
     server_heads,
 )
 

@@ -21,9 +21,10 @@ from tei_manager.grpc.methods import Kind, Method, Shape
 from tei_manager.grpc.status import Code, StatusError
 from tei_manager.mux.exchange import Exchange
 from tei_manager.routes import Route
+from tei_manager.wire.answers import ResponseHead
 from tei_manager.wire.connection import Connection
 from tei_manager.wire.envelope import RequestReader
-from tei_manager.wire.headers import ANSWER, RequestHead, ResponseHead, status_trailers
+from tei_manager.wire.headers import ANSWER, RequestHead, status_trailers
 from tei_manager.wire.stream import NOBODY, Stream
 
 if TYPE_CHECKING:
@@ -133,6 +134,10 @@ class Call:
         """The instance ended the call."""
         raise NotImplementedError
 
+    def on_whole_answer(self, answer: bytes, data: bytes, trailers: bytes) -> bool:
+        """Take an answer in pieces, unless a subclass can do better."""
+        return False
+
     def on_failure(self, code: Code, message: str) -> None:
         """Tell the client why there will be no answer."""
         self.refuse(code, message)
@@ -192,14 +197,23 @@ class Call:
     def _follows(self, target: bytes, route: Route) -> bool:
         return self.switch.director.follows(target, route)
 
-    def open(self, route: Route) -> None:
-        """Start the exchange with an instance."""
+    def ask(self, target: bytes, data: bytes) -> None:
+        """Route a call that is one message, and send that; raises as `begin_message` does."""
+        self.messages = 1
+        self.target = target
+        self.open(self.switch.director.resolve(target), data)
+
+    def open(self, route: Route, question: bytes = b"") -> None:
+        """Start the exchange with an instance, with all that it is asked if that is known."""
         self.route = route
-        backend = self.switch.backends[route.name]
-        self.switch.counters.routed(route.name, self.method.label)
-        block = backend.block(self.method) + self.head.forward
-        deadline = self.deadline if self.head.timeout is not None else None
-        self.exchange = exchange = Exchange(backend, self, block, deadline)
+        switch, method, head = self.switch, self.method, self.head
+        backend = switch.backends[route.name]
+        switch.counters.routed(route.name, method.label)
+        deadline = self.deadline if head.timeout is not None else None
+        exchange = Exchange(backend, self, backend.block(method) + head.forward, deadline)
+        self.exchange = exchange
+        if question:
+            exchange.send(question, True)
         backend.submit(exchange)
 
     def send(self, data: bytes, end: bool) -> None:

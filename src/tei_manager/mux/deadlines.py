@@ -2,13 +2,14 @@
 
 A timer of the event loop for each call would cost more than the call's own bookkeeping, and nearly
 all deadlines never fire. So a deadline is an entry in the set of its tick, and the loop has one
-timer, for the earliest tick that has ever had an entry; ticks that became empty are skipped then.
+timer, for the earliest tick that has ever had an entry. A tick that became empty stays, since the
+next call mostly falls into it, until its time comes or there are many of them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from time import monotonic
 from typing import Protocol
 
@@ -16,9 +17,9 @@ TICK_SECONDS = 0.004
 """How exactly deadlines fire; half of the 10 ms that is promised, less the loop's own delay."""
 
 
-MIN_ORDER = 1024
-"""Ticks that the queue may hold beyond those in use before it is cleared of the others. Calls with
-far deadlines leave one each, and nothing would come to the end of the queue for hours."""
+MIN_TICKS = 256
+"""Ticks that may be held beyond twice those in use before the empty ones are dropped: calls with
+far deadlines leave one each, and nothing would come to the end of them for hours. A second's."""
 
 
 class Expiring(Protocol):
@@ -39,6 +40,7 @@ class Deadlines:
         self._loop = loop
         self._ticks: dict[int, set[Expiring]] = {}
         self._order: list[int] = []
+        self._sweep_at = MIN_TICKS
         self._armed: int | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -50,10 +52,7 @@ class Deadlines:
         tick = int(when / TICK_SECONDS) + 1
         entries = self._ticks.get(tick)
         if entries is None:
-            self._ticks[tick] = {entry}
-            heappush(self._order, tick)
-            if self._armed is None or tick < self._armed:
-                self._arm(tick)
+            self._begin(tick, entry)
         else:
             entries.add(entry)
         return tick
@@ -63,16 +62,21 @@ class Deadlines:
         entries = self._ticks.get(tick)
         if entries is not None:
             entries.discard(entry)
-            if not entries:
-                del self._ticks[tick]
-                if len(self._order) > 2 * len(self._ticks) + MIN_ORDER:
-                    self._order = list(self._ticks)
-                    heapify(self._order)
 
     def close(self) -> None:
         """Disarm the timer; nothing fires any more."""
         if self._timer is not None:
             self._timer.cancel()
+
+    def _begin(self, tick: int, entry: Expiring) -> None:
+        if len(self._ticks) >= self._sweep_at:
+            self._ticks = {tick: entries for tick, entries in self._ticks.items() if entries}
+            self._order = sorted(self._ticks)
+            self._sweep_at = 2 * len(self._ticks) + MIN_TICKS
+        self._ticks[tick] = {entry}
+        heappush(self._order, tick)
+        if self._armed is None or tick < self._armed:
+            self._arm(tick)
 
     def _arm(self, tick: int) -> None:
         if self._timer is not None:
@@ -84,8 +88,8 @@ class Deadlines:
     def _fire(self) -> None:
         self._armed = self._timer = None
         now = int(monotonic() / TICK_SECONDS)
-        while self._order and (self._order[0] <= now or self._order[0] not in self._ticks):
-            for entry in self._ticks.pop(heappop(self._order), ()):
+        while self._order and (self._order[0] <= now or not self._ticks[self._order[0]]):
+            for entry in self._ticks.pop(heappop(self._order)):
                 entry.expire()
         if self._order:
             self._arm(self._order[0])

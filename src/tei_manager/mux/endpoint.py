@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tei_manager.wire.connection import Connection
 from tei_manager.wire.frames import ErrorCode
+from tei_manager.wire.handler import GONE
 from tei_manager.wire.headers import HeadReader
-from tei_manager.wire.sending import GONE
 from tei_manager.wire.stream import Stream
 
 if TYPE_CHECKING:
@@ -119,12 +119,12 @@ class Endpoint(asyncio.BufferedProtocol):
         if transport is None:
             connection.out.clear()
         elif connection.writable or connection.closing:
-            data = connection.take()
-            if data:
+            if connection.out:
+                data = connection.take()
                 self.traffic.sent += len(data)
                 transport.write(data)
-            if connection.closing:
-                self.close()
+            if connection.closing:  # once what has arrived is read, or the peer gets a reset
+                self.switch.loop.call_soon(self.close)  # in place of our last words
         if not (self._reading and connection.writable):
             self._regulate()
 
@@ -160,6 +160,10 @@ class Endpoint(asyncio.BufferedProtocol):
 
     def on_ping_ack(self, payload: bytes) -> None:
         """We ask clients nothing."""
+
+    def on_whole_answer(self, stream: Stream, answer: bytes, data: bytes, trailers: bytes) -> bool:
+        """Clients answer nothing."""
+        return False
 
     def _receive(self, data: bytes) -> None:
         connection = self.connection

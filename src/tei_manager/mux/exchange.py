@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from tei_manager.grpc.status import Code, from_http, from_reset
 from tei_manager.wire import hpack
+from tei_manager.wire.answers import ResponseHead
 from tei_manager.wire.frames import ErrorCode
-from tei_manager.wire.headers import ResponseHead
 from tei_manager.wire.metadata import format_timeout
 from tei_manager.wire.stream import Stream
 
@@ -43,6 +43,9 @@ class Sink(Protocol):
 
     def on_end(self, head: ResponseHead) -> None:
         """The instance ended the call; ``head`` has its status."""
+
+    def on_whole_answer(self, answer: bytes, data: bytes, trailers: bytes) -> bool:
+        """The instance answered, and ended the call with OK; False if it must come in pieces."""
 
     def on_failure(self, code: Code, message: str) -> None:
         """The call failed on the way to the instance or back."""
@@ -126,10 +129,13 @@ class Exchange:
         """Open the stream on a connection and send what waits."""
         connection = endpoint.connection
         self.endpoint = endpoint
+        pieces = self._replay or ()
+        block = self.block if self.deadline is None else self.block + self._timeout(self.deadline)
         self.stream = stream = connection.open_stream()
         stream.owner = self
-        connection.send_headers(stream, self.block + self._timeout(), False)
-        pieces = self._replay or ()
+        if self.ended and len(pieces) == 1 and connection.send_question(stream, block, pieces[0]):
+            return
+        connection.send_headers(stream, block, False)
         last = len(pieces) - 1
         for position, data in enumerate(pieces):
             connection.send_data(stream, data, self.ended and position == last)
@@ -188,6 +194,18 @@ class Exchange:
 
     # What the backend's connection tells the owner of the stream
 
+    def on_whole_answer(self, answer: bytes, data: bytes, trailers: bytes) -> bool:
+        """Pass on all of the answer at once; False if it must come in pieces."""
+        sink = self.sink
+        if self.over or self.answered or sink is None:
+            return False
+        self.over = True
+        if sink.on_whole_answer(answer, data, trailers):
+            self.gone()
+            return True
+        self.over = False
+        return False
+
     def on_headers(self, head: ResponseHead, end: bool) -> None:
         """Pass on the beginning of the answer, or its end."""
         if self.over:
@@ -236,10 +254,8 @@ class Exchange:
         if not self.over and self.sink is not None:
             self.sink.on_room()
 
-    def _timeout(self) -> bytes:
-        if self.deadline is None:
-            return b""
-        left = max(self.deadline - self.backend.now, 1e-9)
+    def _timeout(self, deadline: float) -> bytes:
+        left = max(deadline - self.backend.now, 1e-9)
         return hpack.literal(b"grpc-timeout", format_timeout(left))
 
     def _finish_failure(self, code: Code, message: str) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from tei_manager.grpc.methods import Shape
 from tei_manager.grpc.status import Code, StatusError
 from tei_manager.mux.call import Call
+from tei_manager.wire.answers import ResponseHead
 from tei_manager.wire.envelope import RequestReader, Start, split_canonical
-from tei_manager.wire.headers import ResponseHead
 from tei_manager.wire.hpack import STATUS_200
 
 
@@ -32,7 +32,9 @@ class Relay(Call):
                     return
                 if self.method.shape is Shape.WRAPPED:
                     whole = split_canonical(data, self.method.direction_field)
-            if whole is not None:
+            if whole is not None and end and self.route is None:
+                self.ask(*whole)
+            elif whole is not None:
                 self.begin_message(whole[0])
                 self.send(whole[1], end)
             else:
@@ -52,6 +54,13 @@ class Relay(Call):
         """Pass on part of the answer."""
         self.connection.send_data(self.stream, data, False)
         self._credit_back(len(data))
+
+    def on_whole_answer(self, answer: bytes, data: bytes, trailers: bytes) -> bool:
+        """Pass on the whole answer in one piece, and end the call."""
+        if not self.connection.send_answer(self.stream, answer, data, trailers):
+            return False
+        self.finish(Code.OK)
+        return True
 
     def on_sent(self) -> None:
         """Let the instance go on: the client took some of its answer."""

@@ -14,9 +14,10 @@ from tei_manager.grpc.proto.tei.v1 import tei_pb2
 from tei_manager.grpc.status import Code, StatusError
 from tei_manager.mux.call import Call
 from tei_manager.wire import messages
+from tei_manager.wire.answers import ResponseHead
 from tei_manager.wire.connection import Connection
 from tei_manager.wire.envelope import RequestReader, Start
-from tei_manager.wire.headers import ANSWER, RequestHead, ResponseHead, status_trailers
+from tei_manager.wire.headers import ANSWER, RequestHead, status_trailers
 from tei_manager.wire.hpack import STATUS_200
 from tei_manager.wire.stream import Stream
 

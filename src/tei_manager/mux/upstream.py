@@ -17,8 +17,8 @@ from tei_manager.grpc.status import Code
 from tei_manager.mux.endpoint import Endpoint
 from tei_manager.mux.exchange import Exchange
 from tei_manager.wire import frames
+from tei_manager.wire.answers import client_heads
 from tei_manager.wire.frames import ErrorCode
-from tei_manager.wire.headers import client_heads
 from tei_manager.wire.stream import Stream
 
 if TYPE_CHECKING:
@@ -108,6 +108,11 @@ class Upstream(Endpoint):
             self.connection.forget(stream)
             owner.on_reset(ErrorCode.REFUSED_STREAM, "the instance is closing its connection")
         self.backend.ready(self)
+
+    def on_whole_answer(self, stream: Stream, answer: bytes, data: bytes, trailers: bytes) -> bool:
+        """Pass on a whole answer at once, if its call takes it so."""
+        owner = stream.owner
+        return isinstance(owner, Exchange) and owner.on_whole_answer(answer, data, trailers)
 
     def on_ping_ack(self, payload: bytes) -> None:
         """Free what was reset before the PING; any answer shows that the instance lives."""

@@ -43,10 +43,12 @@ from tei_manager.wire.frames import (
     unpack_header,
     unpack_u32,
 )
+from tei_manager.wire.handler import ConnectionHandler
 from tei_manager.wire.headers import HeadReader
 from tei_manager.wire.hpack import HpackError
-from tei_manager.wire.sending import RESET_BY_PEER, ConnectionHandler
+from tei_manager.wire.sending import RESET_BY_PEER
 from tei_manager.wire.stream import Stream
+from tei_manager.wire.whole import whole_answer, whole_question
 from tei_manager.wire.windows import CONNECTION_WINDOW, WindowPool
 
 MAX_FRAMES = 512
@@ -167,8 +169,9 @@ class Connection(ControlHalf):
         end = len(data)
         left = MAX_FRAMES
         self.backlog = False
-        while end - pos >= 9:
+        while end - pos >= 9 and not self.closing:
             word, flags, stream_id = unpack_header(data, pos)
+            stream_id &= LARGEST_STREAM_ID
             if word >= TOO_LONG:
                 raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, f"frame of {word >> 8} octets")
             stop = pos + 9 + (word >> 8)
@@ -178,16 +181,23 @@ class Connection(ControlHalf):
                 self.backlog = True
                 break
             kind = word & 0xFF
-            left -= HEADERS_COST if kind == HEADERS else 1
+            if kind == HEADERS:
+                left -= HEADERS_COST
+                if flags == END_HEADERS and self._block is None and self.settled:
+                    whole = whole_answer if self.client else whole_question
+                    taken = whole(self, stream_id, data, pos + 9, stop, end)
+                    if taken:
+                        pos = taken
+                        continue
+            else:
+                left -= 1
             if self._block is not None or not self.settled:
                 self._check_order(kind, flags)
             if kind < 10:
-                _ACTIONS[kind](self, flags, stream_id & LARGEST_STREAM_ID, data, pos + 9, stop)
+                _ACTIONS[kind](self, flags, stream_id, data, pos + 9, stop)
             else:
                 self.budget.glitch(self.now)
             pos = stop
-            if self.closing:
-                return b""
         return data[pos:] if pos else data
 
     def _match_preface(self, data: bytes) -> int:
@@ -208,7 +218,7 @@ class Connection(ControlHalf):
         size = stop - start
         self.recv_window -= size
         if self.recv_window <= CONNECTION_WINDOW // 2:
-            self._refill()
+            self.refill()
         stream = self.streams.get(stream_id)
         if stream is None or stream.remote_closed:
             self._on_closed(stream_id, "DATA", size, bool(flags & END_STREAM))
@@ -235,7 +245,8 @@ class Connection(ControlHalf):
         if end and stream.local_closed:
             self.forget(stream)
 
-    def _refill(self) -> None:
+    def refill(self) -> None:
+        """Give the peer all of the connection's window."""
         self.emit(frames.window_update(0, CONNECTION_WINDOW - self.recv_window))
         self.recv_window = CONNECTION_WINDOW
 
@@ -303,13 +314,15 @@ class Connection(ControlHalf):
             self.heads.skip(block)
             self._on_closed(stream_id, "HEADERS", 0, end)
         else:
-            self._on_new_stream(stream_id, block, end)
+            self.begin(stream_id, block, end)
 
-    def _on_new_stream(self, stream_id: int, block: bytes, end: bool) -> None:
+    def begin(self, stream_id: int, block: bytes, end: bool, body: bytes = b"") -> None:
+        """Start a stream of the peer's; ``body`` is all of its payload where that is known."""
         self.last_peer_id = stream_id
         self.peer_streams += 1
         stream = Stream(stream_id, self.peer_initial_window, self.now)
         self.streams[stream_id] = stream
+        stream.remote_closed = end
         try:
             head = self.heads.read(block)
         except StreamError as error:
@@ -320,7 +333,7 @@ class Connection(ControlHalf):
             self.reset(stream, ErrorCode.REFUSED_STREAM)
             self.budget.refusal(self.now)
             return
-        if end and head.content_length > 0:
+        if end and head.content_length > 0 and head.content_length != len(body):
             self._break(stream, ErrorCode.PROTOCOL_ERROR, "body differs from content-length")
             return
         if not head.path:  # the list was too large to be read
@@ -328,8 +341,11 @@ class Connection(ControlHalf):
         self.slots += 1
         stream.got_head = True
         stream.expected = head.content_length
-        stream.remote_closed = end
-        self.handler.on_request(stream, head, end)
+        self.handler.on_request(stream, head, end and not body)
+        if body:
+            stream.owner.on_data(body, True)
+            if stream.local_closed:
+                self.forget(stream)
 
     def _on_more_headers(self, stream: Stream, block: bytes, end: bool) -> None:
         try:

@@ -17,7 +17,8 @@ from tei_manager.wire.frames import (
     unpack_setting,
     unpack_u32,
 )
-from tei_manager.wire.sending import RESET_BY_PEER, ConnectionHandler, SendingHalf
+from tei_manager.wire.handler import ConnectionHandler
+from tei_manager.wire.sending import RESET_BY_PEER, SendingHalf
 from tei_manager.wire.stream import Stream
 from tei_manager.wire.windows import WindowPool
 

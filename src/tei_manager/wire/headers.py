@@ -16,7 +16,6 @@ Rules of this file
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -69,23 +68,6 @@ class RequestHead:
         self.refusal: StatusError | None = None
 
 
-class ResponseHead:
-    """What a response's header block or trailers say.
-
-    ``status`` is the HTTP status, 0 in trailers; ``grpc_status`` is None where there is none.
-    """
-
-    __slots__ = ("forward", "grpc_status", "status")
-
-    # Requests alone are held to their content-length; a response's body is gRPC's own business.
-    content_length = -1
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.grpc_status: int | None = None
-        self.forward = b""
-
-
 class HeadReader:
     """Reads the header blocks of one connection; owns its HPACK decoder.
 
@@ -131,6 +113,10 @@ class HeadReader:
             return head
         return self._decode(block, self._trailers_memo, self._build_trailers)
 
+    def known_trailers(self, block: bytes) -> Any:
+        """Return what `read_trailers` gives if it is remembered, else None."""
+        return self._trailers_memo.get(block)
+
     def skip(self, block: bytes) -> None:
         """Decode a block that nobody wants, so that the dynamic table stays in step."""
         with suppress(hpack.HeaderListTooLarge):
@@ -171,7 +157,8 @@ def _too_large(message: str, build: Callable[[Fields], Any]) -> RequestHead:
     return head
 
 
-def _malformed(what: str) -> NoReturn:
+def malformed(what: str) -> NoReturn:
+    """Raise the error for a header list that breaks the rules."""
     raise StreamError(ErrorCode.PROTOCOL_ERROR, what)
 
 
@@ -199,12 +186,12 @@ def read_request(fields: Fields) -> RequestHead:
         if name[:1] == b":":
             slot = _PSEUDO.get(name)
             if slot is None or regular or getattr(head, slot) is not None:
-                _malformed(f"pseudo-header field {name!r} unknown, repeated or late")
+                malformed(f"pseudo-header field {name!r} unknown, repeated or late")
             setattr(head, slot, value)
             continue
         regular = True
         if not metadata.valid_name(name) or not metadata.valid_value(value):
-            _malformed(f"field {name[:64]!r} has characters that it must not have")
+            malformed(f"field {name[:64]!r} has characters that it must not have")
         if name not in _REQUEST_SPECIAL:
             if name[-4:] == b"-bin" and not metadata.valid_binary(value):
                 message = f"metadata '{name[:64].decode()}' is not base64"
@@ -212,14 +199,14 @@ def read_request(fields: Fields) -> RequestHead:
             travels.append(wire)
         elif name == b"host":
             if host is not None:
-                _malformed("two host fields")
+                malformed("two host fields")
             host = value
         else:
             _read_special(head, name, value)
     if head.method is None or not head.scheme or not head.path:
-        _malformed("a request needs :method, :scheme and :path")
+        malformed("a request needs :method, :scheme and :path")
     if host is not None and head.authority not in (None, host):
-        _malformed("host differs from :authority")
+        malformed("host differs from :authority")
     head.forward = b"".join(travels)
     return head
 
@@ -236,15 +223,15 @@ def _read_special(head: RequestHead, name: bytes, value: bytes) -> None:
         head.encoding = value
     elif name == b"te":
         if value != b"trailers":
-            _malformed("te is not trailers")
+            malformed("te is not trailers")
     elif name == b"content-length":
         if not value.isdigit() or len(value) > 18 or head.content_length not in (-1, int(value)):
-            _malformed("content-length is no single number")
+            malformed("content-length is no single number")
         head.content_length = int(value)
     elif name in _TARGETS:
         head.targets[name] = value
     elif name in metadata.CONNECTION_SPECIFIC:
-        _malformed(f"connection-specific field {name!r}")
+        malformed(f"connection-specific field {name!r}")
 
 
 def read_request_trailers(fields: Fields) -> RequestHead:
@@ -255,118 +242,13 @@ def read_request_trailers(fields: Fields) -> RequestHead:
     """
     for name, value, _wire in fields:
         if not metadata.valid_name(name) or not metadata.valid_value(value):
-            _malformed(f"trailer {name[:64]!r} has characters that it must not have")
+            malformed(f"trailer {name[:64]!r} has characters that it must not have")
     return RequestHead()
-
-
-_STATUS = re.compile(rb"[1-9][0-9][0-9]")
-_RESPONSE_DROPPED = metadata.CONNECTION_SPECIFIC | metadata.DROPPED_FROM_RESPONSES
-
-
-def read_response(fields: Fields) -> ResponseHead:
-    """Read a response's header list.
-
-    Raises:
-        StreamError: It is malformed.
-    """
-    head = ResponseHead()
-    rest = list(fields)
-    if not rest or rest[0][0] != b":status" or not _STATUS.fullmatch(rest[0][1]):
-        _malformed("a response begins with :status")
-    head.status = int(rest[0][1])
-    _read_answer(head, rest[1:])
-    return head
-
-
-def recognise_answer(block: bytes) -> ResponseHead | None:
-    """Return what `read_response` gives for an answer that begins as nearly all do, else None.
-
-    Such a block is ``:status: 200`` and then literals that are known to travel, none of which
-    touches the dynamic table. So nothing has to be decoded, and all behind the status travels as
-    it stands. The bounds keep it within what `hpack.Decoder` allows.
-    """
-    end = len(block)
-    if block[:1] != hpack.STATUS_200 or end > _KNOWN_OCTETS:
-        return None
-    known, pos, fields = _PLAIN, 1, 1
-    try:
-        while pos < end:
-            start = pos
-            if block[pos] == 0:  # a literal with its name
-                pos += 2 + (block[pos + 1] & 0x7F)
-            elif block[pos] == 0x0F:  # one with a name from the static table
-                pos += 2
-            else:
-                return None
-            pos += 1 + (block[pos] & 0x7F)
-            if block[start:pos] not in known:
-                return None
-            fields += 1
-    except IndexError:
-        return None
-    if fields > _KNOWN_FIELDS:
-        return None
-    head = ResponseHead()
-    head.status = 200
-    head.forward = block[1:]
-    return head
-
-
-def read_response_trailers(fields: Fields) -> ResponseHead:
-    """Read the trailers of a response.
-
-    Raises:
-        StreamError: They are malformed.
-    """
-    head = ResponseHead()
-    _read_answer(head, fields)
-    return head
-
-
-# Wire forms of fields that were found sound and travel without being looked at. Most fields of an
-# answer are such, and have one of a few hundred values.
-_PLAIN: set[bytes] = set()
-_PLAIN_ENTRIES = 4096
-_PLAIN_OCTETS = 64
-
-# Bounds for answers that are recognised: decoded, such a block has at most 8/5 of its octets and 32
-# for each field, which is well below the limits of `hpack.Decoder`.
-_KNOWN_OCTETS = 2048
-_KNOWN_FIELDS = 100
-
-
-def _read_answer(head: ResponseHead, fields: Fields) -> None:
-    travels: list[bytes] = []
-    for name, value, wire in fields:
-        if wire in _PLAIN or _read_answer_field(head, name, value, wire):
-            travels.append(wire)
-    head.forward = b"".join(travels)
-
-
-def _read_answer_field(head: ResponseHead, name: bytes, value: bytes, wire: bytes) -> bool:
-    """Read one field and say whether it travels."""
-    if not metadata.valid_name(name) or not metadata.valid_value(value):
-        _malformed(f"field {name[:64]!r} has characters that it must not have")
-    if name in _RESPONSE_DROPPED:
-        return False
-    if name == b"grpc-status":
-        small = value.isdigit() and len(value) <= 10
-        head.grpc_status = int(value) if small else int(Code.UNKNOWN)
-    elif len(wire) <= _PLAIN_OCTETS:
-        if len(_PLAIN) >= _PLAIN_ENTRIES:
-            _PLAIN.clear()
-        _PLAIN.add(wire)
-    return True
 
 
 def server_heads() -> HeadReader:
     """Return a reader for a connection that a client opened to us."""
     return HeadReader(read_request, read_request_trailers)
-
-
-def client_heads() -> HeadReader:
-    """Return a reader for a connection that we opened to an instance."""
-    return HeadReader(read_response, read_response_trailers, recognise_answer)
 
 
 CONTENT_TYPE = hpack.literal(b"content-type", b"application/grpc")

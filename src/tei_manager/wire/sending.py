@@ -20,16 +20,17 @@ Rules of this file
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Protocol
 
 from tei_manager.wire import frames, hpack
 from tei_manager.wire.frames import (
     DEFAULT_MAX_FRAME,
     DEFAULT_WINDOW,
     END_HEADERS,
+    END_STREAM,
     HEADERS,
     pack_header,
 )
+from tei_manager.wire.handler import ConnectionHandler
 from tei_manager.wire.limits import AbuseBudget
 from tei_manager.wire.stream import NOBODY, Stream
 from tei_manager.wire.windows import LARGEST_STREAM_WINDOW, WindowPool, may_hold
@@ -45,42 +46,6 @@ calls of many clients, which may all go away at once."""
 
 RESET_BY_PEER = -1
 """In place of the octets that may be under way, where it was the peer who reset the stream."""
-
-
-class ConnectionHandler(Protocol):
-    """What a connection tells its shell about itself, as opposed to one stream of it."""
-
-    def on_request(self, stream: Stream, head: Any, end: bool) -> None:
-        """A client started a call. The handler gives the stream its owner."""
-
-    def on_settings(self) -> None:
-        """The peer's settings came or changed."""
-
-    def on_goaway(self, last_stream_id: int, code: int, debug: bytes) -> None:
-        """The peer takes no more streams; those above ``last_stream_id`` were not processed."""
-
-    def on_ping_ack(self, payload: bytes) -> None:
-        """The peer answered a PING of ours."""
-
-    def flush(self) -> None:
-        """Write what `take` gives; called for each connection on the dirty list."""
-
-
-class _Gone:
-    """Handles connections that are lost, so that they and their shells leave no cycle."""
-
-    def on_request(self, stream: Stream, head: Any, end: bool) -> None: ...
-
-    def on_settings(self) -> None: ...
-
-    def on_goaway(self, last_stream_id: int, code: int, debug: bytes) -> None: ...
-
-    def on_ping_ack(self, payload: bytes) -> None: ...
-
-    def flush(self) -> None: ...
-
-
-GONE: ConnectionHandler = _Gone()
 
 
 class SendingHalf:
@@ -123,9 +88,8 @@ class SendingHalf:
 
     def take(self) -> bytes:
         """Return all that is to be written, and forget it."""
-        out = self.out
-        data = out[0] if len(out) == 1 else b"".join(out)
-        out.clear()
+        data = b"".join(self.out)
+        self.out.clear()
         return data
 
     def emit(self, data: bytes) -> None:
@@ -197,6 +161,67 @@ class SendingHalf:
         self.ready[stream] = None
         self.pump()
 
+    def send_question(self, stream: Stream, block: bytes, data: bytes) -> bool:
+        """Send a whole question in one piece on a new stream; False if that may not be now."""
+        size = len(data)
+        largest = self.peer_max_frame
+        if (
+            size > stream.send_window
+            or size > self.send_window
+            or size > largest
+            or len(block) > largest
+            or not self.writable
+            or self._size_update
+            or not may_hold(size, self.send_window, self.largest_send_window)
+        ):
+            return False
+        number = stream.id
+        stream.send_window -= size
+        stream.outstanding = size
+        stream.local_closed = True
+        self.send_window -= size
+        self.data_frames += 1
+        out = self.out
+        if not out:
+            self.dirty.append(self.handler)
+        out += (
+            pack_header(len(block) << 8 | HEADERS, END_HEADERS, number),
+            block,
+            pack_header(size << 8, END_STREAM, number),
+            data,
+        )
+        return True
+
+    def send_answer(self, stream: Stream, answer: bytes, data: bytes, trailers: bytes) -> bool:
+        """Send a whole answer in one piece, and end the stream; False if that may not be now.
+
+        Each part is at most `DEFAULT_MAX_FRAME` long, which every peer takes.
+        """
+        size = len(data)
+        if (
+            size > stream.send_window
+            or size > self.send_window
+            or not self.writable
+            or self._size_update
+        ):
+            return False
+        self.send_window -= size
+        self.data_frames += 1
+        out = self.out
+        if not out:
+            self.dirty.append(self.handler)
+        number = stream.id
+        out += (
+            pack_header(len(answer) << 8 | HEADERS, END_HEADERS, number),
+            answer,
+            pack_header(size << 8, 0, number),
+            data,
+            pack_header(len(trailers) << 8 | HEADERS, END_HEADERS | END_STREAM, number),
+            trailers,
+        )
+        self._end_local(stream)
+        return True
+
     def reset(self, stream: Stream, code: int) -> None:
         """End the stream with RST_STREAM. Its owner is not told: it is the one who asks."""
         self.emit(frames.rst_stream(stream.id, code))
@@ -256,12 +281,13 @@ class SendingHalf:
         if self.streams.pop(stream.id, None) is None:
             return
         stream.local_closed = stream.remote_closed = True
-        self.ready.pop(stream, None)
-        self.held.pop(stream, None)
-        stream.queue = None
-        self.pool.queued -= stream.queued
-        stream.queued = 0
         stream.owner = NOBODY
+        if stream.queue is not None:
+            self.ready.pop(stream, None)
+            self.held.pop(stream, None)
+            stream.queue = None
+            self.pool.queued -= stream.queued
+            stream.queued = 0
         if stream.borrowed:
             self.pool.give_back(stream.borrowed)
             stream.borrowed = 0
