@@ -109,6 +109,54 @@ def test_a_memo_gives_what_decoding_gives(make: Any, first: Any, second: Any, sc
             assert got == want, (repeat, pairs)
 
 
+new = st.lists(
+    st.sampled_from(
+        [
+            (b"traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+            (b"traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4737-00f067aa0ba902b7-01"),
+            (b"grpc-timeout", b"9123456u"),
+            (b"grpc-timeout", b"x"),
+            (b"host", b"localhost"),
+            (b"host", b"elsewhere"),
+            (b"content-length", b"7"),
+            (b"x-tei-model", b"m"),
+            (b":authority", b"localhost"),
+            (b"x-bin", b"?"),
+        ]
+    ),
+    max_size=3,
+)
+
+
+@given(
+    st.lists(st.tuples(new, st.booleans()), min_size=1, max_size=8),
+    st.integers(3, 6),
+    st.booleans(),
+)
+def test_a_known_beginning_gives_what_decoding_gives(
+    script: list[tuple[list[tuple[bytes, bytes]], bool]], shared: int, indexes: bool
+) -> None:
+    """Calls of one client differ behind the fields that all of them have."""
+    reader, bare, encoder = server_heads(), hpack.Decoder(), oracle.Encoder()
+    common = [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", b"/a/B"),
+        (b"te", b"trailers"),
+        (b"content-type", b"application/grpc"),
+        (b"user-agent", b"u" * 70),
+    ][:shared]
+    known = encoder.encode(common) if indexes else block(*common)
+    for position, (fields, inserts) in enumerate(script):
+        wire = known + block(*fields)
+        if inserts and fields:
+            wire += b"\x40" + block((b"x-n", b"%d" % position))[1:]
+        assert outcome(reader.read, wire) == outcome(read_request, bare.decode(wire))
+        if indexes:
+            known = encoder.encode(common) if not inserts else block(*common)
+        indexes = indexes and not inserts
+
+
 answers = st.lists(
     st.tuples(
         st.sampled_from([b"x-a", b"date", b"content-type", b"server", b"grpc-status", b"te"]),

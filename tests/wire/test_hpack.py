@@ -272,17 +272,6 @@ def test_a_length_in_more_octets_than_it_needs_is_written_anew() -> None:
     assert field == (b"a", long, b"\x00\x01a\x7f\x00" + long)
 
 
-def test_a_lowered_table_must_be_acknowledged_by_the_next_block() -> None:
-    decoder = Decoder()
-    decoder.decode(insert(b"a", b"b"))
-    decoder.set_max_table_size(100)
-    assert pairs(decoder.decode(hpack.size_update(100) + b"\xbe")) == [(b"a", b"b")]
-    assert decoder.decode(b"\x88")
-    decoder.set_max_table_size(0)
-    with pytest.raises(HpackError):
-        decoder.decode(b"\x88")
-
-
 def test_a_table_may_shrink_and_grow_again_in_one_block() -> None:
     decoder = Decoder()
     decoder.decode(insert(b"a", b"b"))

@@ -5,7 +5,9 @@ Theory
     here into a *head*: the few things that the switch acts upon, and ``forward``, the bytes of all
     fields that travel, to be put into another connection's block as they stand. Most peers send
     the same block again and again, fully indexed; so a head is remembered by the block's bytes for
-    as long as the dynamic table stands still, which makes it a pure function of those bytes.
+    as long as the dynamic table stands still, which makes it a pure function of those bytes. Where
+    a trace or a deadline is new in each call, the fields before it are the same; so a head is also
+    remembered by how such blocks *begin*, and only the rest is decoded.
 
 Rules of this file
     1. A malformed list (RFC 9113 8.2, 8.3) is a `StreamError`: the stream is reset.
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from tei_manager.grpc.status import Code, StatusError, encode_message
 from tei_manager.wire import hpack, messages, metadata
@@ -26,6 +28,16 @@ from tei_manager.wire.frames import ErrorCode, StreamError
 
 MAX_MEMO = 64
 """Blocks remembered for one connection; a client in steady state has one for each method."""
+
+MAX_BEGINNINGS = 8
+"""Beginnings remembered for one connection: one for each method that a client calls in turn."""
+
+MAX_NEW_FIELDS = 8
+"""Fields that may be new behind a known beginning; with more of them it would not be worth it."""
+
+MAX_LESSONS = 64
+"""Blocks of a connection from which a beginning may be learned: where all differ from the start
+it would be of no use."""
 
 MAX_MEMO_OCTETS = 2048
 """Octets of a block and of what it forwards; with larger ones a peer could fill the memory."""
@@ -46,6 +58,7 @@ class RequestHead:
         "content_type",
         "encoding",
         "forward",
+        "host",
         "method",
         "path",
         "refusal",
@@ -59,6 +72,7 @@ class RequestHead:
         self.scheme: bytes | None = None
         self.path: bytes | None = None
         self.authority: bytes | None = None
+        self.host: bytes | None = None
         self.content_type = b""
         self.content_length = -1
         self.encoding = b"identity"
@@ -66,6 +80,25 @@ class RequestHead:
         self.targets: dict[bytes, bytes] = {}
         self.forward = b""
         self.refusal: StatusError | None = None
+
+    def copy(self) -> RequestHead:
+        """Return a head that says the same."""
+        head = RequestHead.__new__(RequestHead)
+        head.method, head.scheme, head.path = self.method, self.scheme, self.path
+        head.authority, head.host, head.timeout = self.authority, self.host, self.timeout
+        head.content_type, head.content_length = self.content_type, self.content_length
+        head.encoding, head.targets = self.encoding, self.targets.copy()
+        head.forward, head.refusal = self.forward, self.refusal
+        return head
+
+
+class _Beginning(NamedTuple):
+    """How blocks of a connection begin, and what that much of them says."""
+
+    block: bytes
+    head: RequestHead
+    listed: int
+    fields: int
 
 
 class HeadReader:
@@ -89,6 +122,9 @@ class HeadReader:
         self._build_trailers = build_trailers
         self._memo: dict[bytes, Any] = {}
         self._trailers_memo: dict[bytes, Any] = {}
+        self._beginnings: list[_Beginning] = []
+        self._last = b""
+        self._lessons = MAX_LESSONS
         self._generation = 0
 
     @property
@@ -104,7 +140,12 @@ class HeadReader:
             HpackError: The block does not decode; the connection is lost.
         """
         head = self._memo.get(block) or self._recognise(block)
-        return head if head is not None else self._decode(block, self._memo, self._build)
+        if head is not None:
+            return head
+        for beginning in self._beginnings:
+            if block.startswith(beginning.block):
+                return self._go_on(block, beginning)
+        return self._decode(block, self._memo, self._build)
 
     def read_trailers(self, block: bytes) -> Any:
         """Return the head of a stream's second block; raises as `read` does."""
@@ -138,13 +179,43 @@ class HeadReader:
             if len(memo) >= MAX_MEMO:
                 memo.clear()
             memo[block] = head
+            if build is read_request:
+                self._learn(block, fields)
         return head
+
+    def _go_on(self, block: bytes, beginning: _Beginning) -> RequestHead:
+        """Decode the rest of a block whose beginning is known."""
+        known, head, listed, count = beginning
+        try:
+            rest = self._decoder.decode_rest(block, len(known), listed, count)
+        except hpack.HeaderListTooLarge as error:
+            self._check_generation()
+            return _too_large(str(error), read_request)
+        self._check_generation()
+        return read_request(rest, head)
+
+    def _learn(self, block: bytes, fields: list[hpack.Field]) -> None:
+        """Remember what a block has in common with the one before it, if that says enough."""
+        last, self._last = self._last, block
+        self._lessons -= 1
+        ends = hpack.field_ends(block) if self._lessons >= 0 else []
+        count = sum(last[:end] == block[:end] for end in ends)
+        if count < max(1, len(fields) - MAX_NEW_FIELDS) or fields[count - 1][0][:1] == b":":
+            return
+        with suppress(StreamError):  # of a beginning without its pseudo-header fields
+            listed = sum(len(name) + len(value) + 32 for name, value, _ in fields[:count])
+            head = read_request(fields[:count])
+            del self._beginnings[MAX_BEGINNINGS - 1 :]
+            self._beginnings.insert(0, _Beginning(block[: ends[count - 1]], head, listed, count))
 
     def _check_generation(self) -> None:
         if self._decoder.generation != self._generation:
             self._generation = self._decoder.generation
             self._memo.clear()
             self._trailers_memo.clear()
+            self._beginnings.clear()
+            self._last = b""
+            self._lessons = MAX_LESSONS
 
 
 def _too_large(message: str, build: Callable[[Fields], Any]) -> RequestHead:
@@ -172,16 +243,19 @@ _REQUEST_SPECIAL = (
 )
 
 
-def read_request(fields: Fields) -> RequestHead:
+def read_request(fields: Fields, beginning: RequestHead | None = None) -> RequestHead:
     """Read a request's header list.
+
+    Args:
+        fields: The fields.
+        beginning: What those before them say; left as it is.
 
     Raises:
         StreamError: It is malformed.
     """
-    head = RequestHead()
-    travels: list[bytes] = []
-    regular = False
-    host: bytes | None = None
+    head = RequestHead() if beginning is None else beginning.copy()
+    travels: list[bytes] = [head.forward]
+    regular = beginning is not None
     for name, value, wire in fields:
         if name[:1] == b":":
             slot = _PSEUDO.get(name)
@@ -198,14 +272,14 @@ def read_request(fields: Fields) -> RequestHead:
                 head.refusal = StatusError(Code.INVALID_ARGUMENT, message)
             travels.append(wire)
         elif name == b"host":
-            if host is not None:
+            if head.host is not None:
                 malformed("two host fields")
-            host = value
+            head.host = value
         else:
             _read_special(head, name, value)
     if head.method is None or not head.scheme or not head.path:
         malformed("a request needs :method, :scheme and :path")
-    if host is not None and head.authority not in (None, host):
+    if head.host is not None and head.authority not in (None, head.host):
         malformed("host differs from :authority")
     head.forward = b"".join(travels)
     return head

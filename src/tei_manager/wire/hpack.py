@@ -157,7 +157,6 @@ class Decoder:
     __slots__ = (
         "_capacity",
         "_table",
-        "_update_due",
         "_used",
         "generation",
         "max_fields",
@@ -180,17 +179,6 @@ class Decoder:
         self._capacity = DEFAULT_TABLE_SIZE
         self._table: list[_Entry] = []  # the newest entry comes last
         self._used = 0
-        self._update_due = False
-
-    def set_max_table_size(self, size: int) -> None:
-        """Allow another table size, from when the peer has acknowledged the SETTINGS that say so.
-
-        If the peer uses more than that, its next block must begin with a size update
-        (RFC 7541 4.2); `decode` holds it to that.
-        """
-        self.max_table_size = size
-        self._update_due = size < self._capacity
-        self.generation += 1
 
     def decode(self, block: bytes) -> list[Field]:
         """Return the fields of one whole header block, in order.
@@ -204,7 +192,7 @@ class Decoder:
         """
         try:
             pos = 0
-            if self._update_due or (block and block[0] & 0xE0 == 0x20):
+            if block and block[0] & 0xE0 == 0x20:
                 pos = self._update_sizes(block)
             return self._decode_fields(block, pos)
         except LookupError:  # an index outside the tables, or the block ended inside a field
@@ -212,10 +200,28 @@ class Decoder:
         except huffman.HuffmanError as error:
             raise HpackError(str(error)) from None
 
-    def _decode_fields(self, block: bytes, pos: int) -> list[Field]:
+    def decode_rest(self, block: bytes, pos: int, listed: int, count: int) -> list[Field]:
+        """Return the fields behind ``pos``; raises as `decode` does.
+
+        Args:
+            block: A block whose beginning is known, and has no size update.
+            pos: Where a field begins.
+            listed: Octets of the fields before it, each counted as name + value + 32.
+            count: How many they are.
+        """
+        try:
+            return self._decode_fields(block, pos, listed, count)
+        except LookupError:
+            raise HpackError("a header block is cut short or has an index without entry") from None
+        except huffman.HuffmanError as error:
+            raise HpackError(str(error)) from None
+
+    def _decode_fields(
+        self, block: bytes, pos: int, listed: int = 0, count: int = 0
+    ) -> list[Field]:
         """Decode what follows the size updates. Locals and inlined short forms: the hot loop."""
         static, table, capacity, used = _STATIC, self._table, self._capacity, self._used
-        entries, stateless, end, listed, inserted = _ENTRIES, _STATELESS, len(block), 0, False
+        entries, stateless, end, inserted = _ENTRIES, _STATELESS, len(block), False
         fields: list[Field] = []
         while pos < end:
             octet = block[pos]
@@ -228,10 +234,22 @@ class Decoder:
             elif not octet:  # literal with its name, without indexing, 6.2.2: no state at all
                 start = pos
                 pos += 1 + (block[pos] & 0x7F)
-                pos += 1 + (block[pos] & 0x7F)
+                middle = pos
+                length = block[pos]
+                pos += 1 + (length & 0x7F)
                 found = stateless.get(block[start:pos])
                 if found is None:
-                    found, pos = _read_stateless(block, start)
+                    known = _NAMES.get(block[start:middle])
+                    if known is not None and length < 0x7F and pos <= end:  # a new plain value
+                        (name, _, _), _, prefix = known
+                        value, size = block[middle + 1 : pos], len(name) + length + 32
+                        found = (name, value, prefix + block[middle:pos]), size, prefix
+                        if length < _MEMO_STRING:
+                            if len(stateless) >= _MEMO_ENTRIES:
+                                stateless.clear()
+                            stateless[block[start:pos]] = found
+                    else:
+                        found, pos = _read_stateless(block, start)
                 entry = found
             else:
                 if octet >= 0x40:
@@ -276,8 +294,9 @@ class Decoder:
             raise HeaderListTooLarge(
                 f"a header list of {listed} octets passes {self.max_list_size}"
             )
-        if len(fields) > self.max_fields:
-            raise HeaderListTooLarge(f"{len(fields)} header fields pass {self.max_fields}")
+        count += len(fields)
+        if count > self.max_fields:
+            raise HeaderListTooLarge(f"{count} header fields pass {self.max_fields}")
         return fields
 
     def _update_sizes(self, block: bytes) -> int:
@@ -288,8 +307,6 @@ class Decoder:
                 break
             size, pos = _read_integer(block, pos, 0x1F)
             self._resize(size)
-        if self._update_due:
-            raise HpackError("the table size was lowered, and the block does not acknowledge it")
         return pos
 
     def _resize(self, size: int) -> None:
@@ -297,10 +314,24 @@ class Decoder:
         if size > self.max_table_size:
             raise HpackError(f"a table size of {size} passes {self.max_table_size}")
         self._capacity = size
-        self._update_due = False
         self.generation += 1
         while self._used > size:
             self._used -= self._table.pop(0)[1]
+
+
+def field_ends(block: bytes) -> list[int]:
+    """Return where each field of a block ends that has been decoded, and has no size update."""
+    pos, ends = 0, []
+    while pos < len(block):
+        octet = block[pos]
+        mask = 0x7F if octet >= 0x80 else 0x3F if octet >= 0x40 else 0x0F
+        index, pos = _read_integer(block, pos, mask)
+        strings = 0 if octet >= 0x80 else 1 if index else 2
+        for _ in range(strings):
+            length, pos = _read_integer(block, pos, 0x7F)
+            pos += length
+        ends.append(pos)
+    return ends
 
 
 def _read_integer(block: bytes, pos: int, mask: int) -> tuple[int, int]:
