@@ -166,12 +166,26 @@ def test_the_hot_path_gives_what_the_reader_gives(message: bytes, direction: int
         assert run([data], direction_field=direction) == ([split[0]], split[1], None)
 
 
+@given(st.one_of(canonical, anything), st.sampled_from([0, 3, DIRECTION]))
+def test_the_hot_path_for_native_calls_gives_what_the_reader_gives(
+    message: bytes, direction: int
+) -> None:
+    data = framed(message)
+    split = split_canonical(data, direction, wrapped=False)
+    if split is not None:
+        got = run([data], direction_field=direction, shape=Shape.PLAIN)
+        assert got == ([None], data, None)
+        assert split == (b"", data)
+
+
 def test_the_hot_path_takes_what_encoders_write() -> None:
     for text in ("", "hello", "x" * 200, "x" * 20_000):
         request = PB["Embed"](inputs=text, truncate=True, direction=1, dimensions=384)
         envelope = PB["Envelope"](target=PB["Target"](instance_name="minilm"), request=request)
         split = split_canonical(framed(envelope.SerializeToString()), DIRECTION)
         assert split == (b"\x0a\x06minilm", framed(request.SerializeToString()))
+        native = framed(request.SerializeToString())
+        assert split_canonical(native, DIRECTION, wrapped=False) == (b"", native)
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,10 @@ class Call:
         """Route a call that is one message, and send that; raises as `begin_message` does."""
         self.messages = 1
         self.target = target
-        self.open(self.switch.director.resolve(target), data)
+        director = self.switch.director
+        native = self.method.shape is Shape.PLAIN
+        route = director.native(self.head.targets) if native else director.resolve(target)
+        self.open(route, data)
 
     def open(self, route: Route, question: bytes = b"") -> None:
         """Start the exchange with an instance, with all that it is asked if that is known."""

@@ -87,7 +87,7 @@ class Endpoint(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Act on what was read."""
         self.traffic.received += nbytes
-        self._receive(bytes(_VIEW[:nbytes]))
+        self._receive(_VIEW[:nbytes].tobytes())
 
     def eof_received(self) -> bool:
         """Treat a half-closed connection as a closed one: HTTP/2 has no use for it."""
@@ -119,8 +119,10 @@ class Endpoint(asyncio.BufferedProtocol):
         if transport is None:
             connection.out.clear()
         elif connection.writable or connection.closing:
-            if connection.out:
-                data = connection.take()
+            out = connection.out
+            if out:
+                data = b"".join(out)
+                out.clear()
                 self.traffic.sent += len(data)
                 transport.write(data)
             if connection.closing:  # once what has arrived is read, or the peer gets a reset

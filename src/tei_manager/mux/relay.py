@@ -30,8 +30,10 @@ class Relay(Call):
                     if end:  # an empty frame that ends nothing is no burden for an instance
                         self.send(data, end)
                     return
-                if self.method.shape is Shape.WRAPPED:
-                    whole = split_canonical(data, self.method.direction_field)
+                method = self.method
+                if method.shape is not Shape.TARGET_ONLY:
+                    wrapped = method.shape is Shape.WRAPPED
+                    whole = split_canonical(data, method.direction_field, wrapped=wrapped)
             if whole is not None and end and self.route is None:
                 self.ask(*whole)
             elif whole is not None:

@@ -108,10 +108,11 @@ class Switch:
 
     def flush_soon(self) -> None:
         """Flush at once, or at the end of this turn of the loop, whichever is cheaper now."""
-        counters = self.counters
-        if counters.in_flight <= FEW_CALLS or counters.client_connections == 1:
-            self.flush()
-        elif self.dirty and not self._flush_due:
+        counters, dirty = self.counters, self.dirty
+        if counters.client_connections == 1 or counters.in_flight <= FEW_CALLS:
+            while dirty:
+                dirty.pop().flush()
+        elif dirty and not self._flush_due:
             self._flush_due = True
             self.loop.call_soon(self._flush_at_end)
 

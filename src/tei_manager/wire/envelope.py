@@ -74,7 +74,9 @@ class Start(NamedTuple):
     target: bytes | None
 
 
-def split_canonical(data: bytes, direction_field: int) -> tuple[bytes, bytes] | None:
+def split_canonical(
+    data: bytes, direction_field: int, *, wrapped: bool = True
+) -> tuple[bytes, bytes] | None:
     """Return (target, request with its prefix) of a message in the one common form, else None.
 
     That form is ``0a len target 12 len request``, uncompressed, whole, with nothing behind it;
@@ -88,25 +90,29 @@ def split_canonical(data: bytes, direction_field: int) -> tuple[bytes, bytes] | 
         data: A chunk of the stream, at a message boundary.
         direction_field: Number of ``truncation_direction`` in the request; 0 if it has none, and
             then its fields are not looked at.
+        wrapped: Whether there is an envelope; without one the request goes on as it came.
     """
     size = len(data)
     if size < 9 or _PREFIX.unpack_from(data) != (0, size - 5):
         return None
     try:
-        stop = 7 + data[6]
-        if data[5] != 0x0A or stop > 0x86 or data[stop] != 0x12:
-            return None
-        length = data[stop + 1]
-        start = stop + 2
-        if length >= 0x80:  # two octets, or three
-            length += (data[start] << 7) - 0x80
-            start += 1
-            if length >= 0x4000:
-                length += (data[start] << 14) - 0x4000
+        if wrapped:
+            stop = 7 + data[6]
+            if data[5] != 0x0A or stop > 0x86 or data[stop] != 0x12:
+                return None
+            length = data[stop + 1]
+            start = stop + 2
+            if length >= 0x80:  # two octets, or three
+                length += (data[start] << 7) - 0x80
                 start += 1
-        # Three octets say less than 2^21 if the last has no continuation bit.
-        if start + length != size or length >= 0x20_0000:
-            return None
+                if length >= 0x4000:
+                    length += (data[start] << 14) - 0x4000
+                    start += 1
+            # Three octets say less than 2^21 if the last has no continuation bit.
+            if start + length != size or length >= 0x20_0000:
+                return None
+        else:
+            start = 5
         pos = start if direction_field else size
         while pos < size:
             tag = data[pos]
@@ -134,7 +140,7 @@ def split_canonical(data: bytes, direction_field: int) -> tuple[bytes, bytes] | 
         return None
     if pos != size:
         return None
-    return data[7:stop], _PREFIX.pack(0, length) + data[start:]
+    return (data[7:stop], _PREFIX.pack(0, length) + data[start:]) if wrapped else (b"", data)
 
 
 class RequestReader:
