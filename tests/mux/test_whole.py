@@ -2,102 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from multiplexer import embed, framed, path
+from multiplexer import embed, framed
+from switchboard import LAST, Board, block, cut, feed, request_block
 
-from tei_manager.mux import endpoint
-from tei_manager.mux.listener import Client
-from tei_manager.mux.switch import Options, Switch
 from tei_manager.mux.upstream import Upstream
-from tei_manager.routes import Route, RouteTable
-from tei_manager.telemetry.counters import Counters
 from tei_manager.wire import frames, hpack
 
 pytestmark = pytest.mark.asyncio
 
-SETTINGS = frames.settings({}) + frames.window_update(0, 1 << 20)
-LAST = frames.END_HEADERS | frames.END_STREAM
-
-
-class Pipe(asyncio.Transport):
-    """Keeps what is written to it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = bytearray()
-
-    def set_write_buffer_limits(self, *_limits: Any, **_more: Any) -> None: ...
-
-    def write(self, data: Any) -> None:
-        self.written += data
-
-    def is_closing(self) -> bool:
-        return False
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
-    def close(self) -> None: ...
-
-    def abort(self) -> None: ...
-
-
-def block(*fields: tuple[bytes, bytes]) -> bytes:
-    return b"".join(hpack.literal(name, value) for name, value in fields)
-
-
-def request_block(metadata: list[tuple[bytes, bytes]]) -> bytes:
-    return block(
-        (b":method", b"POST"),
-        (b":scheme", b"http"),
-        (b":path", path("Embed").encode()),
-        (b":authority", b"localhost"),
-        (b"content-type", b"application/grpc"),
-        (b"te", b"trailers"),
-        *metadata,
-    )
-
-
-def feed(side: endpoint.Endpoint, chunks: Sequence[bytes]) -> None:
-    """Give octets to one side as the event loop would."""
-    for chunk in chunks:
-        for start in range(0, len(chunk), endpoint.READ_BUFFER):
-            part = chunk[start : start + endpoint.READ_BUFFER]
-            side.get_buffer(-1)[: len(part)] = part
-            side.buffer_updated(len(part))
-            side.switch.flush()
-
-
-def cut(wire: bytes, at: list[int]) -> list[bytes]:
-    places = [0, *sorted(place % (len(wire) + 1) for place in at), len(wire)]
-    return [wire[start:stop] for start, stop in pairwise(places)]
-
 
 def carry(questions: Sequence[bytes], answers: Sequence[bytes]) -> tuple[bytes, bytes, str]:
     """Return what instance and client get, and what was counted, for one division into chunks."""
-    switch = Switch(asyncio.get_running_loop(), Options(request_timeout_secs=0), Counters())
+    board = Board()
     try:
-        switch.apply(RouteTable(1, [Route("a", port=1)]))
-        instance, client = Upstream(switch, switch.backends["a"]), Client(switch)
-        down, up = Pipe(), Pipe()
-        instance.connection_made(up)
-        feed(instance, [SETTINGS])
-        client.connection_made(down)
-        feed(client, [frames.PREFACE + SETTINGS])
-        feed(client, questions)
-        feed(instance, answers)
-        report = switch.counters.to_json()
-        return bytes(up.written), bytes(down.written), f"{report['responses']}{report['in_flight']}"
+        feed(board.client, questions)
+        feed(board.instance, answers)
+        report = board.switch.counters.to_json()
+        counted = f"{report['responses']}{report['in_flight']}"
+        return bytes(board.up.written), bytes(board.down.written), counted
     finally:
-        switch.close()
+        board.close()
 
 
 NAMES = st.sampled_from([b"x-compute-tokens", b"date", b"server", b"set-cookie", b"traceparent"])
@@ -126,7 +56,7 @@ def as_frames(calls: list[Any]) -> tuple[list[bytes], list[bytes]]:
     there = 1
     for number, (text, name, metadata, fields, status, more, size) in enumerate(calls):
         here, data = 2 * number + 1, framed(embed(text, name))
-        head = request_block(metadata)
+        head = request_block("Embed", metadata)
         asked.append(frames.frame(frames.HEADERS, frames.END_HEADERS, here, head))
         asked.append(frames.frame(frames.DATA, frames.END_STREAM, here, data))
         if name == "a":
@@ -166,7 +96,7 @@ async def test_the_second_common_call_of_a_connection_goes_as_a_whole(
     answer = hpack.STATUS_200 + block((b"content-type", b"application/grpc"))
     for number in (1, 3):
         questions += frames.frame(
-            frames.HEADERS, frames.END_HEADERS, number, request_block([])
+            frames.HEADERS, frames.END_HEADERS, number, request_block("Embed")
         ) + frames.frame(frames.DATA, frames.END_STREAM, number, framed(embed("x", "a")))
         answers += frames.frame(frames.HEADERS, frames.END_HEADERS, number, answer)
         answers += frames.frame(frames.DATA, 0, number, framed(b"an answer"))

@@ -54,6 +54,15 @@ class BidiRelay(Relay):
             self._hold(data, end)
             return
         passed = self._passed
+        if self.route is None:  # the first message alone, since it says where all of them go
+            first = passed.feed(data, 1)
+            if first == len(data):
+                Relay.on_data(self, data, end)
+                return
+            Relay.on_data(self, data[:first], False)
+            if self.done:
+                return
+            data = data[first:]
         size = passed.feed(data, self._cap + self._answers.count - passed.count)
         if size == len(data):
             Relay.on_data(self, data, end)

@@ -7,11 +7,11 @@ message names its target the exchange is opened, and from then on bytes go throu
 
 from __future__ import annotations
 
-from tei_manager.grpc.methods import Shape
+from tei_manager.grpc.methods import Kind, Shape
 from tei_manager.grpc.status import Code, StatusError
 from tei_manager.mux.call import Call
 from tei_manager.wire.answers import ResponseHead
-from tei_manager.wire.envelope import RequestReader, Start, split_canonical
+from tei_manager.wire.envelope import RequestReader, Start, split_canonical, split_run
 from tei_manager.wire.hpack import STATUS_200
 
 
@@ -23,7 +23,7 @@ class Relay(Call):
     def on_data(self, data: bytes, end: bool) -> None:
         """Cut the client's octets into messages and send them to the instance."""
         reader = self.reader
-        whole = None
+        whole = run = None
         try:
             if (reader is None or reader.at_boundary) and self.head.encoding == b"identity":
                 if not data and self.messages:
@@ -34,11 +34,16 @@ class Relay(Call):
                 if method.shape is not Shape.TARGET_ONLY:
                     wrapped = method.shape is Shape.WRAPPED
                     whole = split_canonical(data, method.direction_field, wrapped=wrapped)
+                    if whole is None and self.method.kind is Kind.BIDI:
+                        run = self._split_run(data, wrapped)
             if whole is not None and end and self.route is None:
                 self.ask(*whole)
             elif whole is not None:
                 self.begin_message(whole[0])
                 self.send(whole[1], end)
+            elif run is not None:
+                self.messages += run[0]
+                self.send(run[1], end)
             else:
                 self._read(data, end)
         except StatusError as error:
@@ -77,6 +82,12 @@ class Relay(Call):
         block = head.forward if self.answered else STATUS_200 + head.forward
         self.connection.send_headers(self.stream, block, True)
         self.finish(code)
+
+    def _split_run(self, data: bytes, wrapped: bool) -> tuple[int, bytes] | None:
+        """Cut a chunk into messages like those before, if that is all it has."""
+        if self.method.kind is Kind.UNARY:
+            return None
+        return split_run(data, self.method.direction_field, self.target, wrapped=wrapped)
 
     def _read(self, data: bytes, end: bool) -> None:
         reader = self.reader

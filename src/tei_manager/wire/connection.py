@@ -31,6 +31,7 @@ from math import inf
 from tei_manager.wire import frames
 from tei_manager.wire.control import ControlHalf
 from tei_manager.wire.frames import (
+    DATA,
     DEFAULT_WINDOW,
     END_HEADERS,
     END_STREAM,
@@ -46,6 +47,7 @@ from tei_manager.wire.frames import (
 from tei_manager.wire.handler import ConnectionHandler
 from tei_manager.wire.headers import HeadReader
 from tei_manager.wire.hpack import HpackError
+from tei_manager.wire.run import data_run
 from tei_manager.wire.sending import RESET_BY_PEER
 from tei_manager.wire.stream import Stream
 from tei_manager.wire.whole import whole_answer, whole_question
@@ -102,8 +104,6 @@ class Connection(ControlHalf):
         self.backlog = False
         self.recv_window = CONNECTION_WINDOW
         self._rest = b""
-        self._preface = b"" if client else PREFACE
-        self._block: list[bytes] | None = None
         self._block_stream = 0
         self._block_end = False
         self._block_since = 0.0
@@ -191,6 +191,12 @@ class Connection(ControlHalf):
                         continue
             else:
                 left -= 1
+                if kind == DATA and not flags and self._block is None and self.settled:
+                    taken, count = data_run(self, stream_id, data, pos + 9, stop, end)
+                    if taken:
+                        pos = taken
+                        left -= count
+                        continue
             if self._block is not None or not self.settled:
                 self._check_order(kind, flags)
             if kind < 10:
@@ -200,25 +206,11 @@ class Connection(ControlHalf):
             pos = stop
         return data[pos:] if pos else data
 
-    def _match_preface(self, data: bytes) -> int:
-        want = self._preface
-        size = min(len(want), len(data))
-        if data[:size] != want[:size]:
-            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "not an HTTP/2 preface")
-        self._preface = want[size:]
-        return size
-
-    def _check_order(self, kind: int, flags: int) -> None:
-        if self._block is not None and kind != frames.CONTINUATION:
-            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "header block interrupted")
-        if not self.settled and (kind != frames.SETTINGS or flags & frames.ACK):
-            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
-
     def _on_data(self, flags: int, stream_id: int, data: bytes, start: int, stop: int) -> None:
         size = stop - start
         self.recv_window -= size
         if self.recv_window <= CONNECTION_WINDOW // 2:
-            self.refill()
+            self._refill()
         stream = self.streams.get(stream_id)
         if stream is None or stream.remote_closed:
             self._on_closed(stream_id, "DATA", size, bool(flags & END_STREAM))
@@ -245,8 +237,14 @@ class Connection(ControlHalf):
         if end and stream.local_closed:
             self.forget(stream)
 
-    def refill(self) -> None:
-        """Give the peer all of the connection's window."""
+    def take_data(self, size: int) -> None:
+        """Count flow-controlled octets that came with sound frames, and give window for them."""
+        self.budget.useful_frame()
+        self.recv_window -= size
+        if self.recv_window <= CONNECTION_WINDOW // 2:
+            self._refill()
+
+    def _refill(self) -> None:
         self.emit(frames.window_update(0, CONNECTION_WINDOW - self.recv_window))
         self.recv_window = CONNECTION_WINDOW
 

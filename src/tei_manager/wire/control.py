@@ -12,6 +12,7 @@ from tei_manager.wire import frames
 from tei_manager.wire.frames import (
     LARGEST_STREAM_ID,
     LARGEST_WINDOW,
+    PREFACE,
     ErrorCode,
     ProtocolError,
     unpack_setting,
@@ -47,6 +48,8 @@ class ControlHalf(SendingHalf):
         self.error: ProtocolError | None = None
         self.last_peer_id = 0
         self.next_id = 1
+        self._preface = b"" if client else PREFACE
+        self._block: list[bytes] | None = None  # parts of a header block that has not ended
         self.peer_streams = 0  # opened by the peer so far; its numbers may leave gaps
         self._draining = False
         self._refuse_above = LARGEST_STREAM_ID
@@ -92,6 +95,20 @@ class ControlHalf(SendingHalf):
             self.recent_resets[stream_id] = left - size
         else:
             self.budget.glitch(self.now)
+
+    def _match_preface(self, data: bytes) -> int:
+        want = self._preface
+        size = min(len(want), len(data))
+        if data[:size] != want[:size]:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "not an HTTP/2 preface")
+        self._preface = want[size:]
+        return size
+
+    def _check_order(self, kind: int, flags: int) -> None:
+        if self._block is not None and kind != frames.CONTINUATION:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "header block interrupted")
+        if not self.settled and (kind != frames.SETTINGS or flags & frames.ACK):
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
 
     def _is_idle(self, stream_id: int) -> bool:
         """Whether a stream has not been opened yet, by whoever may open it."""

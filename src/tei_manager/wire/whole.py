@@ -25,7 +25,6 @@ from tei_manager.wire.frames import (
     HEADERS,
     unpack_header,
 )
-from tei_manager.wire.windows import CONNECTION_WINDOW
 
 if TYPE_CHECKING:
     from tei_manager.wire.connection import Connection
@@ -65,7 +64,7 @@ def whole_question(
         or not stream_id & 1
     ):
         return 0
-    _take(connection, size)
+    connection.take_data(size)
     connection.begin(stream_id, data[start:stop], True, data[body:end])
     return end
 
@@ -115,14 +114,6 @@ def whole_answer(
         )
     ):
         return 0
-    _take(connection, size)
+    connection.take_data(size)
     connection.forget(question)
     return end
-
-
-def _take(connection: Connection, size: int) -> None:
-    """Count a DATA frame that is taken without a look at its stream's window."""
-    connection.budget.useful_frame()
-    connection.recv_window -= size
-    if connection.recv_window <= CONNECTION_WINDOW // 2:
-        connection.refill()
