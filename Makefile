@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 PIP  = $(BIN)/python -m pip install --quiet
 LOCK = $(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links
 
-.PHONY: help run test check bench conformance protos lock clean
+.PHONY: help run test check bench report conformance protos lock clean
 .DELETE_ON_ERROR:
 
 help: ## Show the commands.
@@ -36,6 +36,9 @@ check: $(VENV)/.dev-ready ## Run everything that reads the code without running 
 
 bench: $(VENV)/.bench-ready ## Measure the switch beside Envoy and a direct connection.
 	@$(BIN)/python -m benchmarks
+
+report: $(VENV)/.bench-ready ## Measure conformance, floods and faults beside the peers; writes docs/faults.md.
+	@$(BIN)/python -m benchmarks.faults --save
 
 conformance: $(VENV)/.dev-ready ## Run the HTTP/2 suite h2spec against the switch; it must be on the PATH.
 	@$(BIN)/python tools/conformance.py
