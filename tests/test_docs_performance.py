@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "unary.json"
+from benchmarks.points import OURS, ROWS
+from benchmarks.report import PAGE, updated
+from benchmarks.results import read
 
 
-def table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """Return the table that a run makes."""
-    lines = ["| proxy | calls in flight | CPU µs a call | x Envoy | calls a second |"]
-    lines.append("|---|--:|--:|--:|--:|")
-    for streams, rows in results.items():
-        for name, row in sorted(rows.items(), key=lambda item: item[1]["cpu_us"]):
-            shown = f"**{name}**" if name == "tei-manager" else name
-            figures = f"{row['cpu_us']:.1f} | {row['cpu_to_envoy']:.2f} | {row['per_second']:,}"
-            lines.append(f"| {shown} | {streams} | {figures} |")
-    return "\n".join(lines) + "\n"
+def test_the_page_shows_the_committed_run() -> None:
+    page = PAGE.read_text("utf-8")
+    assert updated(page, read()) == page, "run python -m benchmarks.report"
 
 
-def test_the_table_is_that_of_the_committed_run() -> None:
-    document = json.loads(RESULTS.read_text("utf-8"))
-    text = (ROOT / "docs" / "performance.md").read_text("utf-8")
-    assert table(document["results"]) in text
-    assert document["about"]["command"] in text
+def test_the_committed_run_is_a_full_one_beside_every_peer() -> None:
+    results = read()
+    assert results.proxies() == [OURS, "envoy", "haproxy", "nginx"]
+    assert all(len(results.values(row, OURS)) == 10 for row in ROWS)
 
 
-def test_a_call_costs_no_more_cpu_than_envoys_in_the_committed_run() -> None:
-    for rows in json.loads(RESULTS.read_text("utf-8"))["results"].values():
-        assert rows["tei-manager"]["cpu_to_envoy"] <= 1.0
+def test_a_unary_call_costs_no_more_cpu_than_envoys_as_the_readme_says() -> None:
+    results, calls = read(), [row for row in ROWS if row.title.startswith("CPU of a call")]
+    assert len(calls) == 3
+    assert all(results.ratio(row, "envoy").median <= 1.0 for row in calls)
