@@ -31,7 +31,7 @@ from benchmarks.faults.floods import FLOODS
 from benchmarks.faults.instance import backend
 from benchmarks.faults.report import render
 from benchmarks.faults.servers import OURS, SERVERS, Server, serving, version_of
-from benchmarks.peers import OTHER_CORE, free_port, pin
+from benchmarks.processes import OTHER_CORE, free_port, pin
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "faults.md"

@@ -27,7 +27,8 @@ from typing import Any, cast
 
 import uvloop
 
-from benchmarks.backend import ANSWER, TRAILERS
+from benchmarks.answers import TRAILERS, answer
+from benchmarks.calls import SMALL_ANSWER
 from tei_manager.wire import hpack
 from tei_manager.wire.connection import Connection
 from tei_manager.wire.frames import DEFAULT_MAX_FRAME
@@ -140,7 +141,7 @@ class Call:
 
     def _begin(self) -> None:
         self._server.connection.send_headers(self._stream, HEAD, False)
-        self._server.connection.send_data(self._stream, ANSWER, False)
+        self._server.connection.send_data(self._stream, answer(SMALL_ANSWER), False)
 
     def _answer_late(self) -> None:
         if not self._stream.local_closed:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from benchmarks.peers import START_SECONDS, free_port
+from benchmarks.processes import START_SECONDS, free_port
 
 Event = dict[str, Any]
 

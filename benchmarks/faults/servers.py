@@ -18,7 +18,8 @@ from importlib.metadata import version
 
 import psutil
 
-from benchmarks.peers import PEERS, PROXY_CORE, START_SECONDS, Peer, free_port, running
+from benchmarks.peers import PEERS, Peer
+from benchmarks.processes import PROXY_CORE, START_SECONDS, free_port, running
 
 OURS = "tei-manager"
 SAMPLE_SECONDS = 0.02

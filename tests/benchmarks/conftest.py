@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+
 from benchmarks.peers import Peer
 from benchmarks.processes import free_port, running
 

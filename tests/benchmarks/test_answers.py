@@ -6,9 +6,9 @@ import itertools
 
 import hpack
 import pytest
+
 from benchmarks.answers import FLOATS, TRAILERS, VALUES, answer, blocks
 from benchmarks.calls import LARGE, LARGE_ANSWER, SMALL_ANSWER
-
 from tei_manager.grpc.proto.tei.v1 import tei_pb2
 
 

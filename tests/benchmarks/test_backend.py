@@ -10,6 +10,7 @@ import h2.connection
 import h2.events
 import h2.settings
 import pytest
+
 from benchmarks.answers import VALUES, answer
 from benchmarks.calls import LARGE_ANSWER, SMALL_ANSWER, embed_message
 from benchmarks.peers import Peer

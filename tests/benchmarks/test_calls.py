@@ -9,8 +9,8 @@ import h2.connection
 import h2.events
 import hpack
 import pytest
-from benchmarks.calls import SMALL_ANSWER, TEXT, UNARY, CallEncoder, data_frame, embed_message
 
+from benchmarks.calls import SMALL_ANSWER, TEXT, UNARY, CallEncoder, data_frame, embed_message
 from tei_manager.grpc.proto.multiplexer.v1 import tei_multiplexer_pb2 as mux_pb2
 from tei_manager.wire import frames
 

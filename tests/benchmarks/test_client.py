@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from time import perf_counter_ns
 
 import pytest
+
 from benchmarks.answers import TRAILERS, answer
 from benchmarks.calls import (
     SMALL_ANSWER,
@@ -21,7 +22,6 @@ from benchmarks.calls import (
 )
 from benchmarks.client import Client, LoadError
 from benchmarks.load import UNANSWERED, _stream
-
 from tei_manager.wire import frames
 from tei_manager.wire.frames import DEFAULT_WINDOW, END_HEADERS, END_STREAM, HEADERS, frame
 from tei_manager.wire.hpack import literal

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 
-from benchmarks.frames import FrameReader
 from hyperframe.frame import Frame
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.frames import FrameReader
 from tei_manager.wire.frames import frame
 
 FRAMES = st.lists(

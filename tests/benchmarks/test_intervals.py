@@ -5,9 +5,10 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
-from benchmarks.intervals import COVERAGE, coverage, interval, percentile
 from hypothesis import given
 from hypothesis import strategies as st
+
+from benchmarks.intervals import COVERAGE, coverage, interval, percentile
 
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
 

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
+
+from benchmarks import load
 from benchmarks.load import Sample, arrivals
 from benchmarks.memory import memory, open_streams
 from benchmarks.peers import Peer, ours
-
-from benchmarks import load
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="CPU is read from Linux's /proc")
 

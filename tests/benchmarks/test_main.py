@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from benchmarks import __main__ as command
 from benchmarks.client import LoadError
 from benchmarks.points import DIRECT, OURS, ROWS
 from benchmarks.results import read
-
-from benchmarks import __main__ as command
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 110

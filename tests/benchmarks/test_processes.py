@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+
 from benchmarks.processes import Others, cpu_ns, memory_mb
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="all of it is read from /proc")

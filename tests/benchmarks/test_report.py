@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 
 import pytest
+from rich.console import Console
+
 from benchmarks.points import OURS, ROWS, Goal
 from benchmarks.report import END, TABLES, figures, goals, markdown, show, updated
 from benchmarks.results import Results
-from rich.console import Console
 
 PAGE = "before\n" + "".join(f"<!-- {name} -->\n{END}\nthen\n" for name in (*TABLES, "about"))
 

@@ -7,6 +7,7 @@ from math import inf
 from pathlib import Path
 
 import pytest
+
 from benchmarks.load import Sample
 from benchmarks.points import DIRECT, MEMORY, OURS, ROWS, Goal, Row, points
 from benchmarks.results import Results, read
