@@ -22,6 +22,7 @@ from tei_manager.mux import worker as worker_module
 from tei_manager.mux.switch import Options
 from tei_manager.mux.worker import Worker
 from tei_manager.routes import Route, RouteTable
+from tei_manager.wire.windows import EXTRA_WINDOW
 
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
@@ -93,7 +94,7 @@ class Multiplexer:
         endpoints = list(switch.endpoints)
         held = {
             "queued octets": switch.pool.queued,
-            "borrowed window": (64 << 20) - switch.pool.free,
+            "borrowed window": EXTRA_WINDOW - switch.pool.free,
             "calls": switch.counters.in_flight,
             "waiting": switch.backends.waiting(),
             "exchanges": sum(backend.in_flight for backend in backends),

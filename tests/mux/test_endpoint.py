@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -19,6 +20,7 @@ from tei_manager.mux.call import Call
 from tei_manager.mux.exchange import Exchange
 from tei_manager.mux.listener import Client
 from tei_manager.mux.local import LocalCall
+from tei_manager.wire import frames
 from tei_manager.wire.connection import Connection
 from tei_manager.wire.stream import Stream
 
@@ -49,6 +51,43 @@ async def test_a_client_that_does_not_read_and_breaks_http2_is_closed_all_the_sa
         await until(lambda: client not in mux.switch.endpoints)
         await mux.settled()
         writer.close()
+
+
+def _has_heard(client: endpoint.Endpoint, octets: int) -> bool:
+    return client.transport is None or client.traffic.received >= octets
+
+
+async def test_a_client_that_goes_on_talking_gets_its_answer_from_a_connection_that_closes() -> (
+    None
+):
+    """Frames that come after a close are answered with a reset, which drops what waits there."""
+    async with fake_tei() as tei, multiplexer(("a", tei.port)) as mux:
+        reader, writer = await asyncio.open_connection("127.0.0.1", mux.port)
+        sock: socket.socket = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        window = frames.settings({frames.INITIAL_WINDOW_SIZE: 1 << 20})
+        writer.write(frames.PREFACE + window)
+        async with connect(mux.port) as other:  # borrows its encoder for a sound header block
+            other.request(path("EmbedAll"), data=framed(embed("flood 1 50000")), end=True)
+            question = other.h2.data_to_send()
+            writer.write(question[question.index(b"\x01\x04\0\0\0\x01") - 3 :])
+            await until(lambda: bool(mux.switch.counters.to_json()["responses"]))
+            (client,) = [e for e in mux.switch.endpoints if e.connection.peer_streams]
+            client.connection.drain()
+            mux.switch.flush()
+            writer.write(frames.ping(b"draining", ack=True))
+            await until(lambda: client._close_by > 0)
+            traffic = mux.switch.client_traffic
+            heard = traffic.received
+            for count in range(1, 4):
+                writer.write(frames.ping(b"going on"))
+                await until(partial(_has_heard, client, heard + 17 * count))
+            writer.transport.resume_reading()  # type: ignore[attr-defined]
+            data = await asyncio.wait_for(reader.read(-1), 5)
+        assert len(data) > 50_000
+        writer.close()
+        await mux.settled()
 
 
 async def test_a_client_that_says_nothing_is_closed_after_the_time_for_its_hello() -> None:

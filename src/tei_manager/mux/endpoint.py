@@ -27,8 +27,9 @@ READ_BUFFER = 64 << 10
 _BUFFER = bytearray(READ_BUFFER)
 _VIEW = memoryview(_BUFFER)
 
-HIGH_WATER = 64 << 10
-"""Octets that may wait in a transport before DATA stays in its stream's queue."""
+HIGH_WATER = 32 << 10
+"""Octets that may wait in a transport before DATA stays in its stream's queue: two frames. 64 KiB
+gave no more for answers of 10 MB, and half as much memory again beside clients that do not read."""
 
 CLOSE_SECONDS = 5.0
 """How long a closing transport may take to deliver its last octets before it is cut."""
@@ -131,10 +132,20 @@ class Endpoint(asyncio.BufferedProtocol):
             self._regulate()
 
     def close(self) -> None:
-        """Close the transport once it has delivered what it holds; it gets `CLOSE_SECONDS`."""
-        if self.transport is not None and not self._close_by:
-            self._close_by = monotonic() + CLOSE_SECONDS
-            self.transport.close()
+        """Close the transport once it has delivered what it holds; it gets `CLOSE_SECONDS`.
+
+        In peace our side is closed alone, and what the peer still sends is read until it closes
+        its own: a socket that is closed with something unread, or gets something later, sends a
+        reset, and that takes answers with it which the peer has not got yet.
+        """
+        transport = self.transport
+        if transport is None or self._close_by:
+            return
+        self._close_by = monotonic() + CLOSE_SECONDS
+        if self.connection.error is None and transport.can_write_eof():
+            transport.write_eof()
+        else:
+            transport.close()
 
     def check(self, now: float) -> None:
         """Look after deadlines of the connection; called a few times a second."""

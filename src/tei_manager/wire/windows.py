@@ -39,6 +39,12 @@ LARGEST_STREAM_WINDOW = 1 << 20
 """Bandwidth-delay product of 10 Gbit/s at 0.8 ms; hyper's and nghttp2's default is the same."""
 
 
+EXTRA_WINDOW = 4 << 20
+"""Octets by which all streams of a worker together may exceed `STREAM_WINDOW`. A reader that stops
+keeps what it borrowed, so this, beside 64 KiB a stream, is what slow readers can take. Four long
+streams have a megabyte, and without it 64 KiB still make 64 MB/s at a millisecond."""
+
+
 class WindowPool:
     """What all streams of a worker share: extra window, and the count of what they hold.
 
@@ -51,7 +57,7 @@ class WindowPool:
 
     __slots__ = ("free", "queued")
 
-    def __init__(self, size: int = 64 << 20) -> None:
+    def __init__(self, size: int = EXTRA_WINDOW) -> None:
         self.free = size
         self.queued = 0
 
