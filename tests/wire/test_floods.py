@@ -112,6 +112,10 @@ FLOODS: dict[str, Flood] = {
     "answers to settings that nobody sent": same(frames.SETTINGS_ACK),
     "empty data": same(data(1), OPEN),
     "data of padding": same(padded(1, b"", 200), OPEN),
+    "data of an octet": same(data(1, b"x"), OPEN),
+    "data of an octet behind padding": same(padded(1, b"x", 255), OPEN),
+    "data of an octet and empty data in turn": same(data(1, b"x") + data(1) * 10, OPEN),
+    "data of an octet for a stream that was reset": same(data(1, b"x"), request(1, CONTROL)),
     "empty data for a stream that was reset": same(data(1), request(1, CONTROL)),
     "fields without a name": calls(lambda n: head(n, block(*REQUEST) + b"\0\0\0" * 5000)),
     "requests with control octets": calls(lambda n: request(n, CONTROL)),
@@ -179,6 +183,8 @@ BACKEND_FLOODS: dict[str, Flood] = {
     "answers to settings": same(frames.SETTINGS_ACK),
     "goodbyes": same(frames.goaway(1, 0)),
     "empty data": same(data(1), ANSWER_HEAD),
+    "data of an octet": same(data(1, b"x"), ANSWER_HEAD),
+    "data of padding": same(padded(1, b"x", 255), ANSWER_HEAD),
     "data for no call": same(data(3)),
     "heads for a call that was reset": same(
         frames.header_frames(1, OK_HEAD, False, 16_384), INTERIM + frame(0, 0, 1, b"x")

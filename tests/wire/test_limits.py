@@ -91,3 +91,24 @@ def test_a_client_may_cancel_fifty_young_calls_a_second_for_an_hour() -> None:
     budget = AbuseBudget()
     for number in range(180_000):
         budget.reset(number / 50)
+
+
+def test_small_pieces_are_paid_by_the_payload_around_them() -> None:
+    """As where a sender cuts its messages at the end of each window: an octet is left over."""
+    budget = AbuseBudget()
+    for number in range(100_000):
+        budget.overhead(0, number * 16_384)
+
+
+def test_padding_may_be_four_fifths_of_all_that_a_peer_sends() -> None:
+    budget = AbuseBudget()
+    for number in range(1, 10_000):
+        budget.overhead(201, number * 255)
+
+
+def test_payload_buys_no_more_overhead_than_eight_times_itself() -> None:
+    budget = AbuseBudget()
+    for _ in range((8 * 1000 + (64 << 10)) // 48):
+        budget.overhead(0, 1000)
+    with pytest.raises(ProtocolError, match="without content"):
+        budget.overhead(0, 1000)

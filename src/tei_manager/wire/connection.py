@@ -47,6 +47,7 @@ from tei_manager.wire.frames import (
 from tei_manager.wire.handler import ConnectionHandler
 from tei_manager.wire.headers import HeadReader
 from tei_manager.wire.hpack import HpackError
+from tei_manager.wire.limits import SMALL_DATA
 from tei_manager.wire.run import data_run
 from tei_manager.wire.sending import RESET_BY_PEER
 from tei_manager.wire.stream import Stream
@@ -103,6 +104,7 @@ class Connection(ControlHalf):
         self.held_metadata = 0  # kept by whoever serves the calls, for its own limit
         self.backlog = False
         self.recv_window = CONNECTION_WINDOW
+        self._granted = CONNECTION_WINDOW  # window of the connection that the peer ever got
         self._rest = b""
         self._block_stream = 0
         self._block_end = False
@@ -211,6 +213,9 @@ class Connection(ControlHalf):
         self.recv_window -= size
         if self.recv_window <= CONNECTION_WINDOW // 2:
             self._refill()
+        if (size < SMALL_DATA and not flags & END_STREAM) or flags & frames.PADDED:
+            padding = data[start] + 1 if flags & frames.PADDED and size else 0
+            self.budget.overhead(padding, self._granted - self.recv_window)
         stream = self.streams.get(stream_id)
         if stream is None or stream.remote_closed:
             self._on_closed(stream_id, "DATA", size, bool(flags & END_STREAM))
@@ -246,6 +251,7 @@ class Connection(ControlHalf):
 
     def _refill(self) -> None:
         self.emit(frames.window_update(0, CONNECTION_WINDOW - self.recv_window))
+        self._granted += CONNECTION_WINDOW - self.recv_window
         self.recv_window = CONNECTION_WINDOW
 
     def _counts(self, stream: Stream, size: int, end: bool) -> bool:
@@ -255,11 +261,6 @@ class Connection(ControlHalf):
             self._break(stream, ErrorCode.PROTOCOL_ERROR, "body differs from content-length")
             return False
         return True
-
-    def _unpad(self, data: bytes, start: int, stop: int) -> tuple[int, int]:
-        if start == stop or start + 1 + data[start] > stop:
-            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "more padding than frame")
-        return start + 1, stop - data[start]
 
     def _on_headers(self, flags: int, stream_id: int, data: bytes, start: int, stop: int) -> None:
         if stream_id == 0:
@@ -277,17 +278,6 @@ class Connection(ControlHalf):
             return
         self._block = [block]
         self._block_stream, self._block_end, self._block_since = stream_id, end, self.now
-
-    def _strip(
-        self, flags: int, stream_id: int, data: bytes, start: int, stop: int
-    ) -> tuple[int, int]:
-        """Return where the block of a HEADERS frame is, without padding and priority."""
-        if flags & frames.PADDED:
-            start, stop = self._unpad(data, start, stop)
-        if flags & frames.PRIORITY_FLAG:
-            self._check_dependency(stream_id, data, start, stop)
-            start += 5
-        return start, stop
 
     def _on_continuation(
         self, flags: int, stream_id: int, data: bytes, start: int, stop: int

@@ -122,6 +122,22 @@ class ControlHalf(SendingHalf):
         if unpack_u32(data, start)[0] & LARGEST_STREAM_ID == stream_id:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a stream depends on itself")
 
+    def _unpad(self, data: bytes, start: int, stop: int) -> tuple[int, int]:
+        if start == stop or start + 1 + data[start] > stop:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "more padding than frame")
+        return start + 1, stop - data[start]
+
+    def _strip(
+        self, flags: int, stream_id: int, data: bytes, start: int, stop: int
+    ) -> tuple[int, int]:
+        """Return where the block of a HEADERS frame is, without padding and priority."""
+        if flags & frames.PADDED:
+            start, stop = self._unpad(data, start, stop)
+        if flags & frames.PRIORITY_FLAG:
+            self._check_dependency(stream_id, data, start, stop)
+            start += 5
+        return start, stop
+
     def _on_priority(self, _flags: int, stream_id: int, data: bytes, start: int, stop: int) -> None:
         if stream_id == 0:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")

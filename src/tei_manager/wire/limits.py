@@ -9,7 +9,8 @@ Theory
 
 Rules of this file
     1. Time is an argument. A clock that stands still refills nothing.
-    2. The hot frames, HEADERS and DATA that belong to a call, take no token.
+    2. The hot frames, HEADERS and DATA that belong to a call, take no token; what makes a DATA
+       frame suspect is read off its size and flags alone (`SMALL_DATA`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,17 @@ from tei_manager.wire.frames import ErrorCode, ProtocolError
 
 MAX_EMPTY_FRAMES = 10
 """Frames in a row that carry nothing and end nothing: between Envoy's 1 and h2's 100."""
+
+SMALL_DATA = 5
+"""Octets below which DATA is less than gRPC's prefix, so no message: it pays as overhead."""
+
+DATA_COST = 48
+"""What such a frame counts as, beside its padding: as much as ends a peer that sends nothing but
+single octets within 2,000 frames. On the wire it is 9."""
+
+OVERHEAD_RATIO = 8
+MAX_OVERHEAD = 64 << 10
+"""Overhead may be eight times the payload (nginx's ratio for floods), and this much more."""
 
 
 class TokenBucket:
@@ -53,6 +65,7 @@ class AbuseBudget:
         "_empty_frames",
         "_glitches",
         "_local_resets",
+        "_overhead",
         "_pings",
         "_priorities",
         "_refusals",
@@ -73,6 +86,7 @@ class AbuseBudget:
         self._glitches = TokenBucket(900, 100)
         self._refusals = TokenBucket(100, 10)
         self._empty_frames = 0
+        self._overhead = 0
         self._seen_frames = 0
         self._window_updates = 0
 
@@ -122,6 +136,17 @@ class AbuseBudget:
     def useful_frame(self) -> None:
         """Note a DATA frame with bytes in it: only *consecutive* empty frames are an attack."""
         self._empty_frames = 0
+
+    def overhead(self, padding: int, received: int) -> None:
+        """Pay for a DATA frame that is padded, or smaller than any message.
+
+        Args:
+            padding: Octets of padding in it, the length of the padding among them.
+            received: Octets that were flow-controlled on the connection so far, padding included.
+        """
+        self._overhead += DATA_COST + padding * (1 + OVERHEAD_RATIO)  # it is in ``received`` too
+        if self._overhead > OVERHEAD_RATIO * received + MAX_OVERHEAD:
+            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "too much data without content")
 
     def window_update(self, streams: int, data_frames: int) -> None:
         """Pay for a WINDOW_UPDATE. Envoy's formula: 5 + 2 x (streams + 10 x DATA frames sent)."""
