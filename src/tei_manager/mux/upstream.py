@@ -116,17 +116,13 @@ class Upstream(Endpoint):
 
     def on_ping_ack(self, payload: bytes) -> None:
         """Free what was reset before the PING; any answer shows that the instance lives."""
-        self._keepalive_by = inf
-        if payload != _RESET_PING:
-            return
-        pinged, self._pinged = self._pinged, []
-        for exchange in pinged:
-            exchange.gone()
-        while self._deferred and len(self._resetting) < MAX_YOUNG_RESETS:
-            exchange, stream = self._deferred.popleft()
-            if not exchange.is_gone:
-                self._reset(exchange, stream)
-        self._ping_behind_resets()
+        if payload == _KEEPALIVE_PING and self._keepalive_by < inf:
+            self._keepalive_by = inf
+        elif payload == _RESET_PING and self._pinged:
+            self._keepalive_by = inf
+            self._settle_resets()
+        else:
+            self.connection.budget.glitch(self.connection.now)
 
     def lost(self, cause: str) -> None:
         """Fail every call of this connection, and only those."""
@@ -182,6 +178,16 @@ class Upstream(Endpoint):
         """
         connection = self.connection
         return self.live > 0 and (connection.error is not None or not connection.going)
+
+    def _settle_resets(self) -> None:
+        pinged, self._pinged = self._pinged, []
+        for exchange in pinged:
+            exchange.gone()
+        while self._deferred and len(self._resetting) < MAX_YOUNG_RESETS:
+            exchange, stream = self._deferred.popleft()
+            if not exchange.is_gone:
+                self._reset(exchange, stream)
+        self._ping_behind_resets()
 
     def _reset(self, exchange: Exchange, stream: Stream) -> None:
         self.connection.reset(stream, ErrorCode.CANCEL)
