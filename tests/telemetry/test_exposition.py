@@ -37,6 +37,7 @@ def _counters() -> Counters:
     counters.finished("embed", 0, 0.0001)
     counters.finished("embed", 14, 70)
     counters.in_flight, counters.bytes_in, counters.rejected = 2, 300, {"memory": 4}
+    counters.broke("client", "too_many_pings")
     return counters
 
 
@@ -52,6 +53,10 @@ def test_names_and_labels_are_those_of_the_contract() -> None:
         ("tei_grpc_multiplexer_requests_in_flight", ""): 2,
         ("tei_grpc_multiplexer_received_bytes_total", ""): 300,
         ("tei_grpc_multiplexer_rejected_total", "reason=memory"): 4,
+        (
+            "tei_grpc_multiplexer_connections_ended_total",
+            "reason=too_many_pings,side=client",
+        ): 1,
         (f"{duration}_bucket", "le=5e-05,method=embed"): 0,
         (f"{duration}_bucket", "le=0.0001,method=embed"): 1,
         (f"{duration}_bucket", "le=60.0,method=embed"): 1,

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from tei_manager.wire.connection import Connection
-from tei_manager.wire.frames import ErrorCode
+from tei_manager.wire.frames import ErrorCode, ProtocolError
 from tei_manager.wire.handler import GONE
 from tei_manager.wire.headers import HeadReader
 from tei_manager.wire.stream import Stream
@@ -98,6 +98,9 @@ class Endpoint(asyncio.BufferedProtocol):
         """End every stream of the connection."""
         self.switch.endpoints.discard(self)
         self.connection.closing = True
+        if self.connection.error is not None:
+            side = "instance" if self.connection.client else "client"
+            self.switch.counters.broke(side, _reason(self.connection.error))
         self.lost(_cause(exc, self.connection))
         self.transport = None
         self.connection.handler = GONE
@@ -211,6 +214,13 @@ class Endpoint(asyncio.BufferedProtocol):
         if self._reading and self.transport is not None and not self.transport.is_closing():
             self._reading = False
             self.transport.pause_reading()
+
+
+def _reason(error: ProtocolError) -> str:
+    """Return a label for what ended a connection: which limit, or which kind of error."""
+    if error.code is ErrorCode.ENHANCE_YOUR_CALM:
+        return error.message.replace(" ", "_")
+    return error.code.name.lower()
 
 
 def _cause(exc: Exception | None, connection: Connection) -> str:

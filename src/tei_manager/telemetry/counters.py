@@ -48,6 +48,7 @@ class Counters:
         bytes_in: Bytes received from clients.
         bytes_out: Bytes sent to clients.
         rejected: Calls or connections refused, by reason; reasons come from a fixed set.
+        broken: Connections that we ended, by side (``client``, ``instance``) and reason.
     """
 
     __slots__ = (
@@ -55,6 +56,7 @@ class Counters:
         "_open",
         "_opened",
         "_routed",
+        "broken",
         "bytes_in",
         "bytes_out",
         "client_connections",
@@ -67,6 +69,7 @@ class Counters:
         self.in_flight = self.client_connections = self.queued = 0
         self.bytes_in = self.bytes_out = 0
         self.rejected: dict[str, int] = {}
+        self.broken: dict[str, dict[str, int]] = {"client": {}, "instance": {}}
         self._opened: dict[str, int] = {}
         self._open: dict[str, int] = {}
         self._routed: dict[str, dict[str, int]] = {}
@@ -109,6 +112,15 @@ class Counters:
         codes = method.codes
         codes[code] = codes.get(code, 0) + 1
 
+    def reject(self, reason: str) -> None:
+        """Count what was refused or held back; ``reason`` is from a fixed set."""
+        self.rejected[reason] = self.rejected.get(reason, 0) + 1
+
+    def broke(self, side: str, reason: str) -> None:
+        """Count a connection that we ended; ``reason`` is from a fixed set."""
+        reasons = self.broken[side]
+        reasons[reason] = reasons.get(reason, 0) + 1
+
     def retain(self, instances: Container[str]) -> None:
         """Drop the series of every instance that is not among ``instances`` any more."""
         for series in (self._opened, self._open, self._routed):
@@ -139,6 +151,7 @@ class Counters:
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
             "rejected": dict(self.rejected),
+            "broken": {side: dict(reasons) for side, reasons in self.broken.items()},
         }
 
 

@@ -120,6 +120,15 @@ def worker_families(
     for reason, count in sorted(report.get("rejected", {}).items()):
         rejected.add_metric([reason], count)
     yield rejected
+    broken = CounterMetricFamily(
+        "tei_grpc_multiplexer_connections_ended",
+        "Connections ended by us: a limit that was passed, or HTTP/2 that was broken.",
+        labels=["side", "reason"],
+    )
+    for side, reasons in sorted(report.get("broken", {}).items()):
+        for reason, count in sorted(reasons.items()):
+            broken.add_metric([side, reason], count)
+    yield broken
 
 
 def _pool(report: dict[str, Any], instances: Container[str] | None) -> Iterator[Metric]:
