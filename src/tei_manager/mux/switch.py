@@ -129,8 +129,7 @@ class Switch:
 
     def rejected(self, reason: str, code: Code) -> None:
         """Count a call that was refused before it had a method or an instance."""
-        counts = self.counters.rejected
-        counts[reason] = counts.get(reason, 0) + 1
+        self.counters.reject(reason)
         logger.debug("refused a call: %s (%s)", reason, code.name)
 
     def close(self) -> None:
