@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -152,10 +152,12 @@ class MultiplexerProcess:
 
 @asynccontextmanager
 async def multiplexer_process(
-    *routes: tuple[str, int], options: dict[str, Any] | None = None, more: Sequence[Any] = ()
+    *routes: tuple[str, int], options: dict[str, Any] | None = None, files: int | None = None
 ) -> AsyncIterator[MultiplexerProcess]:
-    """A running process, killed at the end if it still runs."""
+    """A running process, killed at the end if it still runs; ``files`` limits its descriptors."""
+    limit = f"resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files}))\n" if files else ""
     program = (
+        f"import resource\n{limit}"
         "from tei_manager.mux.worker import run_standalone\n"
         "from tei_manager.routes import RouteTable\n"
         f"table = RouteTable.from_json({table(*routes).to_json()!r})\n"

@@ -91,7 +91,7 @@ class Board:
         self.switch.apply(RouteTable(1, [Route("a", port=1)]))
         self.up, self.down = Pipe(), Pipe()
         self.instance = Upstream(self.switch, self.switch.backends["a"])
-        self.client = Client(self.switch)
+        self.client = Client(self.switch, lambda: None)
         self.instance.connection_made(self.up)
         feed(self.instance, [_SETTINGS])
         self.client.connection_made(self.down)

@@ -97,7 +97,7 @@ class Dialogue:
         backend = self.switch.backends["a"]
         self.lines = [
             Line(Upstream(self.switch, backend), self.instance),
-            Line(Client(self.switch), self.client),
+            Line(Client(self.switch, lambda: None), self.client),
         ]
         self.settle()
         stream = self.client.connection.open_stream()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from tei_manager.grpc.methods import METHODS, NATIVE, Kind, Method
 from tei_manager.grpc.status import Code, StatusError
@@ -31,11 +32,17 @@ MAX_METADATA = 1 << 20
 
 
 class Client(Endpoint):
-    """One client's connection."""
+    """One client's connection.
 
-    def __init__(self, switch: Switch) -> None:
+    Args:
+        switch: What all connections of the worker share.
+        gone: Called when the connection is lost.
+    """
+
+    def __init__(self, switch: Switch, gone: Callable[[], None]) -> None:
         limit = switch.options.max_parallel_streams
         super().__init__(switch, client=False, heads=server_heads(), max_streams=limit)
+        self._gone = gone
         self._busy_at = switch.now
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -99,6 +106,7 @@ class Client(Endpoint):
 
     def lost(self, cause: str) -> None:
         """Cancel every call of a client that went away."""
+        self._gone()
         counters = self.switch.counters
         counters.client_connections -= 1
         if not counters.client_connections:

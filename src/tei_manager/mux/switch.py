@@ -45,13 +45,15 @@ class Options:
     ``request_timeout_secs`` is for unary calls whose caller set no deadline, 0 for none.
     ``keepalive_secs`` is how long a connection with calls may be silent before we send a PING,
     ``keepalive_timeout_secs`` how long we wait for its answer.
+    ``max_connections`` is how many clients may be connected, ``max_connections_of_address`` how
+    many of them from one address that is not the machine's own.
     ``max_unanswered`` is how many messages of one bidirectional call an instance may have that it
     has not answered; half of the max_concurrent_requests that TEI has by default.
     ``first_message_secs`` is how long a call may take to say where it goes before it is ended with
     UNAVAILABLE, since nothing of it was processed; its deadline, if that is earlier, ends it with
     DEADLINE_EXCEEDED. ``client_idle_secs`` is how long a client's connection may be without a call
-    and without a sign of life, such as a PING, before it is drained. (Both defaults: row A15 of
-    the attacks that the wire is tested with.)
+    and without a sign of life, such as a PING, before it is drained. (These defaults: rows A15 and
+    A18 of the attacks that the wire is tested with.)
     """
 
     max_parallel_streams: int = 1024
@@ -61,6 +63,8 @@ class Options:
     keepalive_secs: float = 30.0
     keepalive_timeout_secs: float = 10.0
     connect_timeout_secs: float = 5.0
+    max_connections: int = 1000
+    max_connections_of_address: int = 100
     max_unanswered: int = 256
     first_message_secs: float = 30.0
     client_idle_secs: float = 300.0

@@ -28,6 +28,7 @@ import uvloop
 
 from tei_manager import __version__
 from tei_manager.errors import LaunchFailed
+from tei_manager.mux.acceptor import BACKLOG, Acceptor
 from tei_manager.mux.listener import Client
 from tei_manager.mux.switch import Options, Switch
 from tei_manager.routes import RouteTable
@@ -45,8 +46,6 @@ ORPHAN_SECONDS = 600.0
 REPORT_SECONDS = 1.0
 MAX_LINE = 16 << 20
 """Octets of one control line: a table of 10,000 routes has two million."""
-
-BACKLOG = 1024
 
 
 LARGEST_PIECE = 2 << 20
@@ -93,12 +92,11 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self.drain)
         await self._has_table.wait()
-        server = await self._loop.create_server(
-            lambda: Client(self.switch), sock=listening, backlog=BACKLOG
-        )
+        acceptor = Acceptor(self.switch, listening)
+        acceptor.start()
         _settle_memory()
         await self._draining.wait()
-        server.close()
+        acceptor.close()
         await self._finish_calls()
         self.switch.close()
 
