@@ -44,6 +44,8 @@ class Client(Endpoint):
         super().__init__(switch, client=False, heads=server_heads(), max_streams=limit)
         self._gone = gone
         self._busy_at = switch.now
+        self._sent = (0, 0)
+        self._sent_at = switch.now
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the client, and start its connection."""
@@ -86,7 +88,7 @@ class Client(Endpoint):
             self._refuse(stream, "other", StatusError(Code.UNIMPLEMENTED, message))
 
     def check(self, now: float) -> None:
-        """End calls that do not begin, and a connection that nobody uses.
+        """End calls that do not begin, and a connection that nobody uses or reads.
 
         Calls are looked at here, and not by a timer of each, since nearly all begin at once.
         """
@@ -94,10 +96,18 @@ class Client(Endpoint):
         connection = self.connection
         if connection.closing:
             return
-        if connection.streams:
+        if self._is_stalled(now):
+            connection.fail(ErrorCode.ENHANCE_YOUR_CALM, "answers are not read")
+        elif connection.streams:
             self._busy_at = now
             self._end_silent_calls(now - self.switch.options.first_message_secs)
-            return
+        elif self.switch.pool.queued > self.switch.memory_critical:
+            connection.fail(ErrorCode.ENHANCE_YOUR_CALM, "idle while memory is short")
+        else:
+            self._end_if_idle(now)
+
+    def _end_if_idle(self, now: float) -> None:
+        connection = self.connection
         idle = now - max(self._busy_at, connection.now) - self.switch.options.client_idle_secs
         if idle > CLOSE_SECONDS:  # it does not answer the goodbye either
             connection.fail(ErrorCode.NO_ERROR, "idle for too long")
@@ -115,6 +125,16 @@ class Client(Endpoint):
             owner = stream.owner
             self.connection.forget(stream)
             owner.on_reset(0, cause)
+
+    def _is_stalled(self, now: float) -> bool:
+        """Say whether something has waited for this client for long, and nothing of it went out."""
+        transport, connection = self.transport, self.connection
+        sent = (connection.data_frames, transport.get_write_buffer_size() if transport else 0)
+        if sent != self._sent or not (sent[1] or connection.streams):
+            self._sent, self._sent_at = sent, now
+        if now - self._sent_at < self.switch.options.send_timeout_secs:
+            return False
+        return bool(sent[1]) or any(stream.queued for stream in connection.streams.values())
 
     def _end_silent_calls(self, overdue: float) -> None:
         for stream in list(self.connection.streams.values()):

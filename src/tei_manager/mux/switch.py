@@ -37,6 +37,9 @@ CHECK_SECONDS = 0.5
 MEMORY_MARK = 0.8
 """Share of the memory limit above which new calls are refused (design.md 6.3)."""
 
+MEMORY_CRITICAL = 0.95
+"""Share above which clients without calls are let go too (Envoy's overload manager: 95 %)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -52,8 +55,9 @@ class Options:
     ``first_message_secs`` is how long a call may take to say where it goes before it is ended with
     UNAVAILABLE, since nothing of it was processed; its deadline, if that is earlier, ends it with
     DEADLINE_EXCEEDED. ``client_idle_secs`` is how long a client's connection may be without a call
-    and without a sign of life, such as a PING, before it is drained. (These defaults: rows A15 and
-    A18 of the attacks that the wire is tested with.)
+    and without a sign of life, such as a PING, before it is drained. ``send_timeout_secs`` is how
+    long a client may take nothing of what waits for it before its connection ends. (These
+    defaults: rows A14, A15 and A18 of the attacks that the wire is tested with.)
     """
 
     max_parallel_streams: int = 1024
@@ -68,6 +72,7 @@ class Options:
     max_unanswered: int = 256
     first_message_secs: float = 30.0
     client_idle_secs: float = 300.0
+    send_timeout_secs: float = 30.0
 
 
 class Switch:
@@ -78,7 +83,8 @@ class Switch:
         options: Its limits.
         counters: Where calls are counted.
 
-    ``memory_mark`` is how many octets may be held for callers before new calls are refused.
+    ``memory_mark`` is how many octets may be held for callers before new calls are refused,
+    ``memory_critical`` before clients without calls have to go.
     """
 
     def __init__(
@@ -98,6 +104,7 @@ class Switch:
         self.director = Director(self.backends.load)
         self.health = Health()
         self.memory_mark = int(options.memory_limit_mb * MEMORY_MARK * (1 << 20))
+        self.memory_critical = int(options.memory_limit_mb * MEMORY_CRITICAL * (1 << 20))
         self.quiet = asyncio.Event()  # set while no client is connected
         self.quiet.set()
         self._flush_due = False
