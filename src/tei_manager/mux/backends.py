@@ -3,8 +3,9 @@
 Theory
     A `Backend` is one process behind one address, as its route's key says. It has no connection
     until a call needs one; further ones are opened only while all are at the limit of streams
-    that the instance itself announced. Calls that find no free stream wait, within their deadline
-    and up to `MAX_WAITING`.
+    that the instance itself announced, or have more than half of their window held by calls that
+    it is slow to take: a new call goes to one of which that is not so. Calls that find no free
+    stream wait, within their deadline and up to `MAX_WAITING`.
 
     A connection takes calls once the instance's SETTINGS are there: before that its limits are
     not known, and a program that does not speak HTTP/2 has not shown itself yet. How connections
@@ -86,11 +87,11 @@ class Backend:
 
     def submit(self, exchange: Exchange) -> None:
         """Give a call a stream, at once or when there is one; may fail it."""
-        for endpoint in self._endpoints:
-            if endpoint.has_room:
-                endpoint.live += 1
-                exchange.attach(endpoint)
-                return
+        endpoint = self._choose()
+        if endpoint is not None:
+            endpoint.live += 1
+            exchange.attach(endpoint)
+            return
         if self.retired:
             exchange.fail(Code.UNAVAILABLE, self._cannot_connect(_RETIRED))
             return
@@ -125,6 +126,11 @@ class Backend:
             self._connector.failure = None
         self._serve_waiting()
         if self._waiting:
+            self._grow()
+
+    def relieve(self) -> None:
+        """Make a connection for calls to come, if all that there are have their windows held."""
+        if all(endpoint.crowded for endpoint in self._endpoints):
             self._grow()
 
     def remove(self, endpoint: Upstream) -> None:
@@ -169,6 +175,16 @@ class Backend:
     def close(self) -> None:
         """Stop connecting. Connections are cut by whoever closes the switch."""
         self._connector.close()
+
+    def _choose(self) -> Upstream | None:
+        """Return a connection with a free stream: the first that is not crowded, if there is."""
+        crowded = None
+        for endpoint in self._endpoints:
+            if endpoint.has_room:
+                if not endpoint.crowded:
+                    return endpoint
+                crowded = crowded or endpoint
+        return crowded
 
     def _serve_waiting(self) -> None:
         waiting = self._waiting

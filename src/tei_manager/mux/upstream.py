@@ -43,7 +43,8 @@ class Upstream(Endpoint):
     """One connection to an instance.
 
     ``live`` counts calls that are not gone; a call that was reset is gone when the PING behind the
-    reset has been answered.
+    reset has been answered. ``crowded`` says that calls which the instance is slow to take hold
+    more than half of the connection's window, so that a long one would wait for them here.
     """
 
     def __init__(self, switch: Switch, backend: Backend) -> None:
@@ -51,6 +52,8 @@ class Upstream(Endpoint):
         self.backend = backend
         self.live = 0
         self.idle_since = switch.now
+        self.crowded = False
+        self._was_low = False
         self._resetting: list[Exchange] = []  # reset, and no PING sent since
         self._pinged: list[Exchange] = []  # reset before the PING that is under way
         self._deferred: deque[tuple[Exchange, Stream]] = deque()
@@ -146,6 +149,7 @@ class Upstream(Endpoint):
     def check(self, now: float) -> None:
         """Ask an instance that is silent while it has calls; close a connection without any."""
         super().check(now)
+        self._look_at_window()
         options = self.switch.options
         silent = now - self.connection.now
         if now > self._keepalive_by:
@@ -178,6 +182,14 @@ class Upstream(Endpoint):
         """
         connection = self.connection
         return self.live > 0 and (connection.error is not None or not connection.going)
+
+    def _look_at_window(self) -> None:
+        """See whether the window is held; one low reading may be only a moment of much traffic."""
+        connection = self.connection
+        low = connection.send_window * 2 < connection.largest_send_window
+        self.crowded, self._was_low = low and self._was_low, low
+        if self.crowded:
+            self.backend.relieve()
 
     def _settle_resets(self) -> None:
         pinged, self._pinged = self._pinged, []

@@ -23,7 +23,8 @@ Holding a backend
 Known flaws
     Beside a stream that the backend takes nothing of, another one stops at a good quarter of the
     connection window, since that is less than the backend waits for before it gives stream credit.
-    Short calls pass, long ones wait for the first; four stalled streams leave room for none.
+    Short calls pass, long ones of the same connection wait for the first; four stalled streams
+    leave room for none. So `mux.backends` gives calls that come later another connection.
 """
 
 from __future__ import annotations
