@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from types import FunctionType
 
 import pytest
@@ -28,6 +29,7 @@ from tei_manager.grpc.status import Code
 from tei_manager.wire import frames, hpack
 from tei_manager.wire.connection import HEADERS_COST, MAX_FRAMES
 from tei_manager.wire.frames import END_HEADERS, END_STREAM, ErrorCode
+from tei_manager.wire.handler import GONE
 from tei_manager.wire.windows import CONNECTION_WINDOW
 
 CRLF = ((b"x-a", b"a\r\nb"),)
@@ -90,6 +92,25 @@ def test_a_thousand_calls_with_gc_disabled_leave_no_object_alive() -> None:
     finally:
         gc.enable()
     assert client.state() == server.state() == IDLE
+
+
+@pytest.mark.parametrize(
+    "wire", [frames.frame(6, 0, 0, b"short"), frames.frame(1, 5, 1, b"\x80")], ids=["ping", "hpack"]
+)
+def test_a_connection_that_ends_in_an_error_is_freed_without_the_collector(wire: bytes) -> None:
+    """Its last chunk, up to 64 KiB, would stay with it; floods end many connections."""
+    gc.disable()
+    try:
+        server = greeted()
+        connection = weakref.ref(server.connection)
+        server.feed(wire)
+        assert server.connection.error is not None
+        server.connection.handler = GONE  # as every shell does at the end
+        server.dirty.clear()
+        del server
+        assert connection() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("size", [16_384, 16_385, 65_535, 65_536, 1 << 20])

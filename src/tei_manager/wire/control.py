@@ -66,7 +66,8 @@ class ControlHalf(SendingHalf):
         self._fail(ProtocolError(code, message))
 
     def _fail(self, error: ProtocolError) -> None:
-        self.error = error
+        # A copy: with its traceback it would hold the frames of `receive`, which hold us.
+        self.error = ProtocolError(error.code, error.message)
         self.closing = True
         self.going = True
         last = min(self.last_peer_id, self._refuse_above)  # never above an earlier one
