@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tei_manager.wire import hpack
+from tei_manager.wire.frames import ErrorCode, ProtocolError
 from tei_manager.wire.hpack import Decoder, HeaderListTooLarge, HpackError
 
 Pairs = list[tuple[bytes, bytes]]
@@ -234,11 +235,23 @@ def test_a_size_limit_is_met_exactly() -> None:
         decoder.decode(hpack.literal(b"a" * 8, b"b" * 61))
 
 
-def test_a_bomb_of_indexed_fields_holds_no_more_than_the_limit() -> None:
+@pytest.mark.parametrize("value", [b"", b"v" * 3900])
+def test_a_bomb_of_indexed_fields_ends_the_connection_after_a_look_at_its_beginning(
+    value: bytes,
+) -> None:
     decoder = Decoder()
-    decoder.decode(insert(b"x", b"v" * 3900))
-    with pytest.raises(HeaderListTooLarge):
-        decoder.decode(b"\xbe" * 15_000)
+    decoder.decode(insert(b"x", value))
+    beyond = b"\xbe" * 15_000 + b"\x80"  # an index that there is not, which is never reached
+    with pytest.raises(ProtocolError, match="far too long") as raised:
+        decoder.decode(beyond)
+    assert raised.value.code is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_a_list_a_few_times_too_long_is_refused_and_the_table_stays_in_step() -> None:
+    decoder = Decoder()
+    with pytest.raises(HeaderListTooLarge, match="400 header fields"):
+        decoder.decode(insert(b"x", b"v") + b"\xbe" * 399)
+    assert decoder.decode(b"\xbe") == decoder.decode(b"\xbe")
 
 
 @pytest.mark.parametrize(

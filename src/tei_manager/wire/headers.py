@@ -187,7 +187,7 @@ class HeadReader:
         """Decode the rest of a block whose beginning is known."""
         known, head, listed, count = beginning
         try:
-            rest = self._decoder.decode_rest(block, len(known), listed, count)
+            rest = self._decoder.decode(block, len(known), listed, count)
         except hpack.HeaderListTooLarge as error:
             self._check_generation()
             return _too_large(str(error), read_request)
