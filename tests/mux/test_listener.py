@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import h2.errors
 import h2.events
 import pytest
 from fake_tei import fake_tei
@@ -58,6 +59,19 @@ async def test_a_request_that_is_not_grpc_gets_415_and_a_sentence(
         assert body.data == b"This port speaks gRPC: POST with content-type application/grpc.\n"
         await client.next(h2.events.StreamEnded, call)
         assert mux.switch.counters.rejected == {"not_grpc": 1}
+        await mux.settled()
+
+
+async def test_a_long_body_that_is_not_grpc_is_answered_before_its_end() -> None:
+    async with multiplexer() as mux, connect(mux.port) as client:
+        call = client.request("/", ("content-type", "text/html"))
+        for _ in range(3):
+            client.h2.send_data(call, bytes(16_384))
+        await client.flush()
+        answer = await client.next(h2.events.ResponseReceived, call)
+        assert dict(fields(answer))[":status"] == "415"
+        reset = await client.next(h2.events.StreamReset, call)
+        assert reset.error_code == h2.errors.ErrorCodes.NO_ERROR
         await mux.settled()
 
 

@@ -1,4 +1,4 @@
-"""Requests that are no gRPC calls: read to their end, as HTTP asks, and told what this port is."""
+"""Requests that are no gRPC calls: read for as long as is polite, and told what this port is."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tei_manager.wire import hpack
 from tei_manager.wire.connection import Connection
 from tei_manager.wire.frames import ErrorCode
 from tei_manager.wire.stream import NOBODY, Stream
+from tei_manager.wire.windows import STREAM_WINDOW
 
 if TYPE_CHECKING:
     from tei_manager.mux.switch import Switch
@@ -24,6 +25,10 @@ TEXT = b"This port speaks gRPC: POST with content-type application/grpc.\n"
 BODY_SECONDS = 30.0
 """How long the request's body may take to arrive."""
 
+MAX_BODY = STREAM_WINDOW // 2
+"""Octets of a body that are waited for; a longer one is answered before its end (RFC 9113 8.1),
+so that nobody has its octets carried for nothing. No more than the window is ever received."""
+
 
 class NotGrpc:
     """One such request: owns the client's stream.
@@ -34,12 +39,13 @@ class NotGrpc:
         stream: The request's stream on it, with a slot taken.
     """
 
-    __slots__ = ("_connection", "_stream", "_switch", "_tick")
+    __slots__ = ("_connection", "_read", "_stream", "_switch", "_tick")
 
     def __init__(self, switch: Switch, connection: Connection, stream: Stream) -> None:
         self._switch = switch
         self._connection = connection
         self._stream = stream
+        self._read = 0
         self._tick = switch.deadlines.add(self, switch.now + BODY_SECONDS)
         switch.rejected("not_grpc", Code.UNKNOWN)
 
@@ -48,9 +54,9 @@ class NotGrpc:
         self._answer()
 
     def on_data(self, data: bytes, end: bool) -> None:
-        """Read on, and answer at the end."""
-        self._connection.credit(self._stream, len(data))
-        if end:
+        """Read on, and answer at the end, or where it takes too long to come to one."""
+        self._read += len(data)
+        if end or self._read > MAX_BODY:
             self._answer()
 
     def on_reset(self, code: int, reason: str) -> None:
