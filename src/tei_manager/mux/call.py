@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from tei_manager.grpc.methods import Kind, Method, Shape
 from tei_manager.grpc.status import Code, StatusError
-from tei_manager.mux import refusals
 from tei_manager.mux.exchange import Exchange
 from tei_manager.routes import Route
 from tei_manager.wire.answers import ResponseHead
@@ -172,10 +171,7 @@ class Call:
             return
         trailers = status_trailers(code, message)
         block = trailers if self.answered else ANSWER + trailers
-        if self.route is None:
-            refusals.refuse(self.switch, self.connection, self.stream, block)
-        else:
-            self.connection.send_headers(self.stream, block, True)
+        self.connection.send_headers(self.stream, block, True)
         self.finish(code)
 
     def begin_message(self, target: bytes | None) -> None:

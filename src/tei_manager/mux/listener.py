@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from tei_manager.grpc.methods import METHODS, NATIVE, Kind, Method
 from tei_manager.grpc.status import Code, StatusError
-from tei_manager.mux import refusals
 from tei_manager.mux.bidi import BidiRelay
 from tei_manager.mux.call import Call
 from tei_manager.mux.endpoint import CLOSE_SECONDS, Endpoint
@@ -147,7 +146,7 @@ class Client(Endpoint):
     def _refuse(self, stream: Stream, label: str, error: StatusError) -> None:
         stream.owner = NOBODY
         block = ANSWER + status_trailers(error.code, error.message)
-        refusals.refuse(self.switch, self.connection, stream, block)
+        self.connection.send_headers(stream, block, True)
         self.connection.release_slot()
         self.switch.rejected(error.code.name.lower(), error.code)
         self.switch.finished(label, error.code, 0.0)

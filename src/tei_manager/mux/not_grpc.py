@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tei_manager.grpc.status import Code
-from tei_manager.mux import refusals
 from tei_manager.wire import hpack
 from tei_manager.wire.connection import Connection
 from tei_manager.wire.frames import ErrorCode
@@ -73,7 +72,8 @@ class NotGrpc:
 
     def _answer(self) -> None:
         self._over()
-        refusals.refuse(self._switch, self._connection, self._stream, HEAD, TEXT)
+        self._connection.send_headers(self._stream, HEAD, False)
+        self._connection.send_data(self._stream, TEXT, True)
 
     def _over(self) -> None:
         self._switch.deadlines.remove(self, self._tick)

@@ -45,26 +45,17 @@ class TokenBucket:
 
     def take(self, now: float) -> bool:
         """Take one token at time ``now`` in seconds; False when there is none."""
-        self._refill_until(now)
+        if self.updated is not None and now > self.updated:
+            self.tokens = min(self.burst, self.tokens + (now - self.updated) * self.rate)
+        self.updated = now if self.updated is None else max(now, self.updated)
         if self.tokens < 1:
             return False
         self.tokens -= 1
         return True
 
-    def owe(self, now: float) -> float:
-        """Take one token at time ``now``, there or not; return how many are owed by then."""
-        self._refill_until(now)
-        self.tokens -= 1
-        return max(0.0, -self.tokens)
-
     def refill(self) -> None:
         """Make the bucket full again."""
         self.tokens = self.burst
-
-    def _refill_until(self, now: float) -> None:
-        if self.updated is not None and now > self.updated:
-            self.tokens = min(self.burst, self.tokens + (now - self.updated) * self.rate)
-        self.updated = now if self.updated is None else max(now, self.updated)
 
 
 class AbuseBudget:
@@ -72,7 +63,6 @@ class AbuseBudget:
 
     __slots__ = (
         "_empty_frames",
-        "_futile",
         "_glitches",
         "_local_resets",
         "_overhead",
@@ -95,7 +85,6 @@ class AbuseBudget:
         self._priorities = TokenBucket(200, 50)
         self._glitches = TokenBucket(900, 100)
         self._refusals = TokenBucket(100, 10)
-        self._futile = TokenBucket(200, 100)
         self._empty_frames = 0
         self._overhead = 0
         self._seen_frames = 0
@@ -137,15 +126,6 @@ class AbuseBudget:
     def refusal(self, now: float) -> None:
         """Pay for a stream above the limit; an honest peer stops at the first."""
         self._take(self._refusals, now, "too many streams above the limit")
-
-    def futile(self, now: float) -> tuple[float, float]:
-        """Count a call that was refused before it came to an instance. Never raises.
-
-        Returns:
-            Seconds until the bucket has a token for it, 0 if it had one; and the tokens owed.
-        """
-        owed = self._futile.owe(now)
-        return owed / self._futile.rate, owed
 
     def empty_frame(self) -> None:
         """Pay for a DATA or CONTINUATION frame that is empty and ends nothing (CVE-2019-9518)."""
