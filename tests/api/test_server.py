@@ -160,9 +160,8 @@ def test_sigterm_leaves_instances_running_if_told_so_and_the_next_manager_goes_o
         assert manager.end(signal.SIGTERM) == 0
         assert alive(pid)
     with served(tmp_path, on_exit="leave") as manager:
-        manager.read_until("Instance 'a': ready")
         view = _show(manager, "a")
-        assert (view["pid"], view["restarts"]) == (pid, 0)
+        assert (view["status"], view["pid"], view["restarts"]) == ("running", pid, 0)
         assert manager.end(signal.SIGINT) == 0
         assert survivors(pid) == []
 
@@ -179,7 +178,6 @@ def test_instances_of_a_manager_that_was_killed_are_found_again_or_ended(
         manager.end(signal.SIGKILL)
         assert alive(kept)
     with served(tmp_path) as manager:
-        manager.read_until("Instance 'kept': ready")
         assert _show(manager, "kept")["pid"] == kept
         assert _show(manager, "lost")["status"] == "stopped"
         os.kill(kept, signal.SIGKILL)
@@ -189,6 +187,24 @@ def test_instances_of_a_manager_that_was_killed_are_found_again_or_ended(
         assert again["restarts"] == 1
         assert manager.end(signal.SIGINT) == 0
         assert not alive(again["pid"])
+
+
+def test_workers_that_serve_on_never_hear_that_a_running_instance_is_another_or_starts(
+    tmp_path: Path, outliving: list[int]
+) -> None:
+    def routes() -> list[Any]:
+        lines = (tmp_path / "run" / "tables").read_text().splitlines()
+        return [json.loads(line)["routes"] for line in lines]
+
+    with served(tmp_path) as manager:
+        outliving.append(manager.create("a")["pid"])
+        before = routes()
+        manager.end(signal.SIGKILL)
+    with served(tmp_path):
+        while len(after := routes()) == len(before):
+            pass  # the test's time-out ends it
+    assert [route["state"] for route in before[-1]] == ["running"]
+    assert after[len(before)] == before[-1]
 
 
 def test_port_of_the_multiplexer_is_held_by_the_manager_and_its_worker(tmp_path: Path) -> None:

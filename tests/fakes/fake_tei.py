@@ -1,8 +1,8 @@
 """A TEI server in this process: every ``tei.v1`` method, answers that follow from the question.
 
 What it should do beyond answering stands in the text of a request, so that a caller of any kind can
-ask for it: ``sleep 0.5``, ``hang``, ``fail 8 message``, ``flood N SIZE``. Every call is put down
-with its metadata, its deadline and its end.
+ask for it: ``sleep 0.5``, ``hang``, ``hold`` (until the test sets ``release``), ``fail 8 message``,
+``flood N SIZE``. Every call is put down with its metadata, its deadline and its end.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ class FakeTei(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in i
         self.port = 0
         self.calls: list[Call] = []
         self.arrived: asyncio.Queue[Call] = asyncio.Queue()
+        self.release = asyncio.Event()
         self.initial: Iterable[tuple[str, str | bytes]] = HEADERS
         self.trailing: Iterable[tuple[str, str | bytes]] = ()
         self._server: grpc.aio.Server | None = None
@@ -138,6 +139,8 @@ class FakeTei(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in i
             orders = _text(method, message).split()
             if orders[:1] == ["sleep"]:
                 await asyncio.sleep(float(orders[1]))
+            elif orders[:1] == ["hold"]:
+                await self.release.wait()
             elif orders[:1] == ["hang"]:
                 await asyncio.Event().wait()
             elif orders[:1] == ["fail"]:

@@ -1,21 +1,26 @@
 """A multiplexer worker that speaks the line protocol and nothing else.
 
 It acknowledges every table and reports one connection and two calls for each instance that runs.
-The folder of its control socket steers it: while there is a file ``mute`` it acknowledges nothing.
-It appends every table that it gets to the file ``tables`` there, with the time.
+The folder of its control socket steers it: while there is a file ``mute`` it acknowledges nothing;
+what is in a file ``hello`` comes over its own hello. It appends every table that it gets to the
+file ``tables`` there, with the time.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import Any
 
+from tei_manager import __version__
+from tei_manager.control import PROTOCOL, REPORT_SECONDS
 from tei_manager.telemetry.counters import Counters
 
 
@@ -24,19 +29,34 @@ def say(writer: asyncio.StreamWriter, document: dict[str, Any]) -> None:
 
 
 class FakeWorker:
-    def __init__(self, folder: Path, stop: asyncio.Event) -> None:
-        self._folder, self._stop = folder, stop
+    def __init__(self, folder: Path, listener: int, options: dict[str, Any]) -> None:
+        self._folder, self._listener = folder, listener
+        self._hello = {
+            "type": "hello",
+            "pid": os.getpid(),
+            "version": __version__,
+            "protocol": PROTOCOL,
+            "options": options,
+        }
+        if (folder / "hello").exists():
+            self._hello |= json.loads((folder / "hello").read_text())
         self._counters = Counters()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        say(writer, {"type": "hello", "pid": os.getpid(), "version": "0.1.0"})
+        greeting = json.dumps(self._hello).encode() + b"\n"
+        raw = socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno()))
+        with raw, contextlib.suppress(OSError):  # whoever knocked may be gone again
+            socket.send_fds(raw, [greeting], [self._listener])
+        reports = asyncio.create_task(self._report(writer))
         async for line in reader:
-            message = json.loads(line)
-            if message["type"] == "drain":
-                self._stop.set()
-                break
-            self._take(writer, message)
+            self._take(writer, json.loads(line))
+        reports.cancel()
         writer.close()
+
+    async def _report(self, writer: asyncio.StreamWriter) -> None:
+        while True:
+            say(writer, {"type": "counters", "counters": self._counters.to_json()})
+            await asyncio.sleep(REPORT_SECONDS)
 
     def _take(self, writer: asyncio.StreamWriter, table: dict[str, Any]) -> None:
         with (self._folder / "tables").open("a") as file:
@@ -52,10 +72,10 @@ class FakeWorker:
             say(writer, {"type": "applied", "version": table["version"]})
 
 
-async def run(control: Path) -> None:
+async def run(control: Path, worker: FakeWorker) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    server = await asyncio.start_unix_server(FakeWorker(control.parent, stop).serve, control)
+    server = await asyncio.start_unix_server(worker.serve, control)
     await stop.wait()
     server.close()
 
@@ -66,8 +86,8 @@ def main() -> None:
     parser.add_argument("--control", type=Path, required=True)
     parser.add_argument("--config", type=json.loads, required=True)
     flags = parser.parse_args()
-    os.fstat(flags.listen_fd)  # it was handed down
-    asyncio.run(run(flags.control))
+    worker = FakeWorker(flags.control.parent, flags.listen_fd, flags.config)
+    asyncio.run(run(flags.control, worker))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ import pytest
 from control_plane import FAKE_WORKER, alive
 
 from tei_manager.errors import LaunchFailed
-from tei_manager.manager.link import Link
-from tei_manager.manager.workers import Workers, drain_leftovers
+from tei_manager.manager.takeover import Takeover
+from tei_manager.manager.workers import Workers
 from tei_manager.routes import Route, RouteTable
 
 pytestmark = pytest.mark.asyncio
@@ -26,7 +26,7 @@ TABLE = RouteTable(7, [Route("a", "m", port=1)])
 
 def _workers(folder: Path, listener: socket.socket, count: int = 1, *command: str) -> Workers:
     run, logs = folder / "run", folder / "logs"
-    return Workers(count, {}, listener, run, logs, command or FAKE_WORKER)
+    return Workers(count, {}, Takeover(listener), run, logs, command or FAKE_WORKER)
 
 
 @asynccontextmanager
@@ -70,10 +70,10 @@ async def test_replacement_of_a_dead_worker_gets_the_table_first_thing(tmp_path:
 async def test_worker_that_closes_its_control_socket_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tei_manager.manager.workers.ACK_LIMIT", 0.1)
+    monkeypatch.setattr("tei_manager.manager.worker.ACK_LIMIT", 0.1)
     async with started(tmp_path) as workers:
         pid = workers.links[0].pid
-        workers.links[0]._writer.write(b"no json\n")
+        workers.links[0]._writer.write(b"no json\n")  # the fake worker has no patience with it
         async with asyncio.timeout(10):
             await workers._until(lambda: bool(workers.links) and workers.links[0].pid != pid)
         assert not alive(pid)
@@ -108,23 +108,3 @@ async def test_stop_leaves_no_process_and_no_socket(tmp_path: Path) -> None:
     assert not any(alive(pid) for pid in pids)
     assert list((tmp_path / "run").glob("*.sock")) == []
     assert workers.serving == 0
-
-
-async def test_worker_of_a_killed_manager_is_asked_to_exit(tmp_path: Path) -> None:
-    async with started(tmp_path) as workers:
-        pid = workers.links[0].pid
-        await drain_leftovers(tmp_path / "run")
-        async with asyncio.timeout(10):
-            await workers._until(lambda: bool(workers.links) and workers.links[0].pid != pid)
-    (tmp_path / "run" / "worker-9.sock").touch()
-    await drain_leftovers(tmp_path / "run")
-
-
-async def test_link_waits_for_a_socket_that_is_not_there_yet(tmp_path: Path) -> None:
-    path = tmp_path / "w.sock"
-    link = asyncio.create_task(Link.connect(path, 10))
-    server = await asyncio.start_unix_server(lambda _, writer: writer.close(), path)
-    async with server:
-        await (await link).listen(lambda: None)
-    with pytest.raises(TimeoutError):
-        await Link.connect(tmp_path / "never.sock", 0.1)

@@ -31,7 +31,7 @@ from multiplexer import (
     until,
 )
 
-from tei_manager import __version__
+from tei_manager import __version__, control
 from tei_manager.mux import worker as worker_module
 from tei_manager.routes import Route, RouteState
 from tei_manager.telemetry.counters import BUCKETS
@@ -56,6 +56,12 @@ class Manager:
                 if document["type"] == kind:
                     return document
         raise ConnectionError("the worker closed its control socket")
+
+    async def rest(self, kind: str) -> AsyncIterator[dict[str, Any]]:
+        """All documents of a kind until the worker closes the connection."""
+        with contextlib.suppress(ConnectionError):
+            while True:
+                yield await self.hear(kind)
 
     async def apply(self, *routes: Route | tuple[str, int], version: int) -> None:
         """Send a table and wait until it is applied."""
@@ -117,7 +123,13 @@ async def test_a_worker_says_who_it_is_applies_tables_and_reports(tmp_path: Path
         channel(port) as client,
     ):
         hello = await manager.hear("hello")
-        assert hello == {"type": "hello", "pid": process.pid, "version": __version__}
+        assert hello == {
+            "type": "hello",
+            "pid": process.pid,
+            "version": __version__,
+            "options": {},
+            "protocol": control.PROTOCOL,
+        }
         ask = client.unary_unary(path("Embed"))
         early = asyncio.ensure_future(ask(embed(), wait_for_ready=True, timeout=10))
         await manager.hear("counters")
@@ -161,7 +173,7 @@ async def test_words_that_a_worker_does_not_know_cost_no_calls(tmp_path: Path, l
             await manager.apply(("a", tei.port), version=2)
 
 
-@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "drain"])
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT"])
 async def test_draining_loses_no_call_under_way(tmp_path: Path, how: str) -> None:
     async with (
         fake_tei() as tei,
@@ -180,15 +192,15 @@ async def test_draining_loses_no_call_under_way(tmp_path: Path, how: str) -> Non
         assert await stream.read()
         for _ in range(101):
             await tei.call()
-        if how == "drain":
-            manager.say('{"type":"drain"}')
-        else:
-            process.send_signal(getattr(signal, how))
+        process.send_signal(getattr(signal, how))
+        await manager.hear("draining")
         assert all(await asyncio.gather(*calls))
         await stream.write(embed())
         assert await stream.read()
         await stream.done_writing()
         assert await stream.code() is grpc.StatusCode.OK
+        reports = [report["counters"] async for report in manager.rest("counters")]
+        assert reports[-1]["responses"] == {"embed": {"0": 100}, "embed_stream": {"0": 1}}
         assert await asyncio.to_thread(process.wait, 5) == 0
 
 
@@ -244,14 +256,15 @@ async def test_a_worker_without_a_manager_drains_in_the_end(
 ) -> None:
     monkeypatch.setattr(worker_module, "ORPHAN_SECONDS", 0.2)
     async with multiplexer() as mux:
-        control = await mux.worker.control(tmp_path / "w")
-        async with manager_of(tmp_path) as manager:
-            await manager.hear("hello")
-            assert mux.worker._orphan_timer is not None
-            assert mux.worker._orphan_timer.cancelled()
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            await mux.worker.listen_for_managers(tmp_path / "w", listening, {})
+            async with manager_of(tmp_path) as manager:
+                await manager.hear("hello")
+                assert mux.worker._orphan_timer is not None
+                assert mux.worker._orphan_timer.cancelled()
         async with asyncio.timeout(5):
             await mux.worker._draining.wait()
-        control.close()
+        assert not (tmp_path / "w").exists()
 
 
 async def test_every_counter_is_right_after_a_known_series_of_calls() -> None:

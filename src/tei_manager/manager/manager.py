@@ -1,7 +1,8 @@
 """The whole control plane but its API: what is started in which order, and stopped in which.
 
-Start: state file and lock, port 9001, workers, instances. Each step needs the one before it, and
-one that fails undoes them all. Stop: workers first, so that calls under way still find their
+Start: state file and lock, what an earlier manager left on port 9001 or the port itself, workers,
+instances, and the end of workers that cannot stay. Each step needs the one before it, and one that
+fails undoes them all. Stop: workers first, so that calls under way still find their
 instances, then all instances at the same time, then the state file.
 """
 
@@ -9,22 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import socket
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from tei_manager.errors import LaunchFailed
 from tei_manager.manager.lifecycle import Backoff
 from tei_manager.manager.registry import Registry
 from tei_manager.manager.store import Store
-from tei_manager.manager.workers import COMMAND, Workers, drain_leftovers
+from tei_manager.manager.takeover import Takeover, take_over
+from tei_manager.manager.workers import COMMAND, Workers
 from tei_manager.settings import Settings
 from tei_manager.telemetry.exposition import manager_families, render, worker_families
 
 log = logging.getLogger(__name__)
-
-# Linux cuts it to net.core.somaxconn, 4096 by default; the accept queue outlives a dead worker.
-_BACKLOG = 1024
 
 
 class Manager:
@@ -71,14 +69,13 @@ class Manager:
         run_dir = self.settings.state.path.parent / "run"
         store = Store(self.settings.state.path)
         self._undo.push_async_callback(store.close)
-        await drain_leftovers(run_dir)
-        listener = _listen(self.settings.grpc.host, self.settings.grpc.multiplexer_port)
-        self._undo.callback(listener.close)
-        self.address: tuple[str, int] = listener.getsockname()[:2]
+        takeover = await self._take_over(run_dir)
+        self._undo.callback(takeover.listener.close)
+        self.address: tuple[str, int] = takeover.listener.getsockname()[:2]
         self.workers = Workers(
             self.settings.grpc.workers,
-            self.settings.grpc.model_dump(include=set(_WORKER_OPTIONS)),
-            listener,
+            self._options,
+            takeover,
             run_dir,
             self.settings.instances.log_dir,
             self._worker_command,
@@ -90,12 +87,27 @@ class Manager:
         self._undo.push_async_callback(self._stop_workers)
         await self.workers.start()
         await self.registry.restore()
+        await self.workers.replace_outdated(self._grace)
+
+    async def _take_over(self, run_dir: Path) -> Takeover:
+        rules, log_dir = self.settings.grpc, self.settings.instances.log_dir
+        address = rules.host, rules.multiplexer_port
+        return await take_over(*address, self._options, rules.workers, run_dir, log_dir)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return self.settings.grpc.model_dump(include=set(_WORKER_OPTIONS))
+
+    @property
+    def _grace(self) -> float:
+        """Seconds that a worker gets for calls under way."""
+        return self.settings.instances.stop_timeout_secs / 2
 
     async def stop(self, leave: bool = False) -> None:
         """End everything, in order and within the times of the settings.
 
         Args:
-            leave: Leave the instances running; the next manager goes on with them.
+            leave: Leave workers and instances running; the next manager goes on with them.
 
         Cancellation:
             Must not be cancelled; `kill` makes it quick.
@@ -104,8 +116,8 @@ class Manager:
         await self._undo.aclose()
 
     async def _stop_workers(self) -> None:
-        grace = 0.0 if self._killed else self.settings.instances.stop_timeout_secs / 2
-        await self.workers.stop(grace)
+        grace = 0.0 if self._killed else self._grace
+        await self.workers.stop(grace, self._leave and not self._killed)
 
     async def _stop_instances(self) -> None:
         grace = 0.0 if self._killed else self.settings.instances.stop_timeout_secs
@@ -123,7 +135,9 @@ class Manager:
         figures = self.registry.figures()
         names = {row.name for row in figures}
         workers = worker_families(self.workers.report(), names)
-        return render([*workers, *manager_families(figures, self.workers.serving)])
+        return render(
+            [*workers, *manager_families(figures, self.workers.serving, self.workers.replaced)]
+        )
 
 
 _WORKER_OPTIONS = (
@@ -132,17 +146,3 @@ _WORKER_OPTIONS = (
     "max_message_mb",
     "memory_limit_mb",
 )
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Bind the multiplexer's port once, without SO_REUSEPORT: a second manager must fail here."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host.strip("[]"), port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        sentence = f"Cannot listen on {host}:{port} ({os.strerror(error.errno or 0)})"
-        raise LaunchFailed(
-            f"{sentence}; stop what holds it or set [grpc] multiplexer_port"
-        ) from error
-    listener.setblocking(False)
-    return listener

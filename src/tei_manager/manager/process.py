@@ -117,6 +117,16 @@ class GroupProcess:
         except ProcessLookupError:
             return None
 
+    @classmethod
+    def find(cls, pid: int) -> GroupProcess | None:
+        """Return a process that somebody else started, by a number that the caller is sure of."""
+        return cls.adopt(Runtime(pid, _birth(pid), datetime.now(UTC), ""))
+
+    @property
+    def adopted(self) -> bool:
+        """Whether somebody else started it."""
+        return self._child is None
+
     def runtime(self, kind: str) -> Runtime:
         """Return what the next manager needs in order to find the process again."""
         return Runtime(self.pid, _birth(self.pid), self.started_at, kind)
@@ -155,6 +165,11 @@ class GroupProcess:
         finally:
             self.kill()
         await self._ended.wait()
+
+    def terminate(self) -> None:
+        """Send the whole group SIGTERM, as `end` does, and return at once."""
+        if not self._ended.is_set():
+            self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Kill the whole group at once; `end` still has to be awaited."""

@@ -33,6 +33,10 @@ log = logging.getLogger(__name__)
 # The control API and the multiplexer of a default installation, wherever this one listens.
 _NEVER = frozenset({9000, 9001})
 
+# How long workers that serve go on with the table of an earlier manager, until it is known whether
+# the instances that it left are still well. A first probe takes milliseconds.
+_FOUND_LIMIT = 5.0
+
 # Names whose creations and deletions are counted; above it the oldest is dropped.
 _NAMES_COUNTED = 1000
 
@@ -69,6 +73,7 @@ class Registry:
         self._tasks: set[asyncio.Task[Supervisor]] = set()
         self._version = 0
         self._restored = False
+        self._found: list[Supervisor] = []
         self._counted: dict[str, tuple[int, int]] = {}
 
     def __repr__(self) -> str:
@@ -214,10 +219,14 @@ class Registry:
         """Bring back the instances of the store and of the settings file.
 
         The file owns its instances: one that it no longer has is removed, one that it changed is
-        replaced. All others come back as they were last wanted. Nothing is waited for.
+        replaced. All others come back as they were last wanted. Only where workers of an earlier
+        manager serve, the instances that still run are waited for, within a limit: a table that
+        calls them ``starting`` would fail calls that have been served all the time.
         """
         try:
             await self._restore()
+            if self.workers.adopted:
+                await asyncio.gather(*(s.settled(_FOUND_LIMIT) for s in self._found))
         finally:
             self._restored = True
             self.publish()
@@ -245,7 +254,10 @@ class Registry:
         supervisor = self._adopt(record)
         restored = self.settings.state.restore or record.origin is Origin.FILE
         if record.desired is Desired.RUNNING and restored:
-            await supervisor.request(Event.START)
+            status = await supervisor.request(Event.START)
+            ran = record.runtime is not None and status.pid == record.runtime.pid
+            if ran or record.spec.backend == "external":
+                self._found.append(supervisor)
         else:
             await self._end_leftover(record)
 

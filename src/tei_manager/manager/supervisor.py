@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import random
 import time
 from collections.abc import Callable, Coroutine
@@ -138,7 +137,9 @@ class Supervisor:
     def route(self) -> Route:
         """Return the row of the route table, which knows first what `status` shows later."""
         record, status = self.record, self.status
-        key = f"{record.ordinal}.{self._generation}.{os.getpid()}"
+        run = record.runtime  # the key of a process that is found again must stay as it was
+        process = f"{run.pid}.{run.birth}" if run else str(self._generation)
+        key = f"{record.ordinal}.{process}"
         return Route(record.spec.name, record.spec.model_id, status.host, status.port,
                      self._routed, record.ordinal, key, self._api_key)  # fmt: skip
 

@@ -1,19 +1,22 @@
-"""Starts, feeds and replaces the multiplexer workers.
+"""All multiplexer workers: as many as are wanted, fed, added up, and replaced when they are lost.
 
 The manager holds the one listening socket and hands it to every worker, so a worker that dies
-takes no waiting connection with it. A worker that dies is replaced after a back-off, and what it
-had counted goes into a base, so that no sum ever falls.
+takes no waiting connection with it. What it had counted goes into a base, so that no sum ever
+falls; the base is in a file of the run directory, for a next manager that finds workers.
+
+Known flaw
+    What a worker counts after its last report is lost if it is killed, and all that it had counted
+    if it is killed while there is no manager.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import itertools
 import json
 import logging
 import os
 import random
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,23 +24,18 @@ from pathlib import Path
 from typing import Any
 
 from tei_manager.errors import LaunchFailed
+from tei_manager.manager.base import Base
 from tei_manager.manager.lifecycle import Backoff, Crashes
 from tei_manager.manager.link import Link
-from tei_manager.manager.logfile import LogFile
-from tei_manager.manager.process import GroupProcess
+from tei_manager.manager.takeover import Takeover, log_of
+from tei_manager.manager.worker import ACK_LIMIT, READY_LIMIT, Reason, WorkerProcess
 from tei_manager.routes import RouteTable
-from tei_manager.telemetry.counters import add, settled, without
+from tei_manager.telemetry.counters import add
 
 log = logging.getLogger(__name__)
 
 COMMAND = (sys.executable, "-m", "tei_manager.mux.worker")
 """What a worker is; tests put a stand-in here."""
-
-# Importing takes a second on a busy machine with two cores; ten are generous.
-READY_LIMIT = 10.0
-
-# How long anybody waits for an acknowledgement: a worker answers within one turn of its loop.
-ACK_LIMIT = 2.0
 
 # The smallest limit of the systems that we support (macOS; Linux has 108), less the final zero.
 _SOCKET_PATH_LIMIT = 103
@@ -50,11 +48,16 @@ class Workers:
 
     Args:
         count: How many.
-        options: The JSON document of ``--config``.
-        listener: The listening socket of the multiplexer; stays the caller's to close.
+        options: The limits of each.
+        takeover: The listening socket, which stays the caller's to close, and workers that are
+            there already.
         run_dir: Folder of the control sockets, made with mode 0700.
         log_dir: Folder of their logs.
         command: First arguments of a worker's argv.
+
+    Attributes:
+        adopted: Whether some of the workers are an earlier manager's.
+        replaced: How many were replaced since the manager started, by reason.
 
     Raises:
         LaunchFailed: The path of ``run_dir`` is too long for a Unix socket.
@@ -67,77 +70,161 @@ class Workers:
         self,
         count: int,
         options: dict[str, Any],
-        listener: socket.socket,
+        takeover: Takeover,
         run_dir: Path,
         log_dir: Path,
         command: Sequence[str] = COMMAND,
     ) -> None:
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._slots = [
-            Slot(run_dir / f"worker-{n}.sock", LogFile(log_dir / f"mux-worker-{n}.log"), self)
-            for n in range(count)
-        ]
-        for slot in self._slots:
-            if len(os.fsencode(slot.path)) > _SOCKET_PATH_LIMIT:
-                raise LaunchFailed(f"The path {slot.path} is too long; shorten [state] path")
-        self.listener = listener
-        self.arguments = [*command, "--listen-fd", str(listener.fileno())]
-        self.config = json.dumps(options)
+        if len(os.fsencode(run_dir / "worker-999.sock")) > _SOCKET_PATH_LIMIT:
+            raise LaunchFailed(f"The path {run_dir} is too long; shorten [state] path")
+        self._count, self._run_dir, self._log_dir = count, run_dir, log_dir
+        self._command = [*command, "--config", json.dumps(options)]
+        self._listener = takeover.listener
+        self._found, self._outdated = takeover.workers, takeover.outdated
+        self.adopted = bool(takeover.found)
         self.table = RouteTable()
-        self.base: dict[str, Any] = {}
+        self.replaced = {str(reason): 0 for reason in Reason}
+        self._base = Base(run_dir / "counted.json", self.adopted)
         self._changed = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._members: dict[WorkerProcess, asyncio.Task[None]] = {}
+        self._holders: list[asyncio.Task[None]] = []
+        self._ending: list[asyncio.Task[None]] = []
+        self._released = False
 
     def __repr__(self) -> str:
-        return f"<Workers: {self.serving} of {len(self._slots)} serve table v{self.table.version}>"
+        return f"<Workers: {self.serving} of {self._count} serve table v{self.table.version}>"
 
     @property
     def links(self) -> list[Link]:
-        """Connections to the workers that have said hello."""
-        links = [slot.link for slot in self._slots]
-        return [link for link in links if link is not None and link.applied >= 0]
+        """Connections to all workers that have said hello and speak our protocol."""
+        links = [worker.link for worker in self._members]
+        return [link for link in links if link is not None and link.understood]
 
     @property
     def serving(self) -> int:
-        """How many workers serve now."""
-        return len(self.links)
+        """How many workers take clients now, without those that are to be replaced."""
+        return sum(w.takes_clients for w in self._members if w not in self._outdated)
 
     async def start(self) -> None:
-        """Start all workers and return when each of them serves.
+        """Start the workers that are missing; return when all serve and have reported.
 
         Raises:
-            LaunchFailed: One did not come up within `READY_LIMIT`; none is left running.
+            LaunchFailed: One did not come up within `READY_LIMIT`. Those that were started are
+                ended; those that were found go on.
         """
-        self._tasks = [asyncio.create_task(slot.run(), name="worker") for slot in self._slots]
+        for worker in self._outdated:
+            self._attend(worker)
+        missing = [None] * (self._count - len(self._found))
+        for place in (*self._found, *missing):
+            self._holders.append(asyncio.create_task(self._hold(place), name="worker"))
         try:
             async with asyncio.timeout(READY_LIMIT):
-                await self._until(lambda: self.serving == len(self._slots))
+                await self._until(
+                    lambda: self.serving >= self._count and all(link.report for link in self.links)
+                )
         except TimeoutError:
-            await self.stop(0)
-            tail = next((text for slot in self._slots if (text := slot.last_words())), "no output")
+            tail = next((text for w in self._members if (text := w.last_words())), "no output")
+            await self._abandon()
             raise LaunchFailed(f"A multiplexer worker does not start: {tail}") from None
-        except asyncio.CancelledError:
-            await self.stop(0)
-            raise
 
-    async def stop(self, grace: float) -> None:
-        """Let the workers finish the calls under way, for at most ``grace`` seconds."""
-        for task in self._tasks:
+    async def _hold(self, worker: WorkerProcess | None) -> None:
+        """Keep one place filled, until cancelled; the worker stays for `stop`."""
+        crashes = Crashes(_BACKOFF)
+        while True:
+            born = time.monotonic()
+            try:
+                reason, how = await self._attend(worker or self._launch()).lost()
+            except LaunchFailed as error:
+                reason, how = Reason.ENDED, f"cannot be started ({error})"
+            worker = None
+            crashes.happened(time.monotonic() - born)
+            pause = crashes.delay(random.random())  # noqa: S311 - jitter
+            self.replaced[reason] += 1
+            log.error("Multiplexer worker %s; the next one starts in %.1f s", how, pause)
+            await asyncio.sleep(pause)
+
+    def _launch(self) -> WorkerProcess:
+        taken = {worker.path for worker in self._members}
+        names = (self._run_dir / f"worker-{n}.sock" for n in itertools.count())
+        path = next(path for path in names if path not in taken)
+        log_file = log_of(path, self._log_dir)
+        return WorkerProcess.start(path, log_file, self._command, self._listener.fileno())
+
+    def _attend(self, worker: WorkerProcess) -> WorkerProcess:
+        name = f"attend {worker.path.stem}"
+        self._members[worker] = asyncio.create_task(self._follow(worker), name=name)
+        return worker
+
+    async def _follow(self, worker: WorkerProcess) -> None:
+        """Listen to a worker to its end, and keep what it has counted."""
+        await worker.run(lambda: self.table, self.changed)
+        if worker.link is not None and worker.link.understood:
+            self._base.settle(worker.link.report)
+        del self._members[worker]
+        self.changed()
+
+    async def replace_outdated(self, grace: float) -> None:
+        """Let the workers that cannot stay drain, once the others have the present table.
+
+        Args:
+            grace: Seconds that each of them gets for calls under way; they are not waited for.
+        """
+        if not self._outdated:
+            return
+        await self.acknowledged(self.table.version)
+        for worker in self._outdated:
+            self.replaced[Reason.OUTDATED] += 1
+            self._ending.append(asyncio.create_task(worker.end(grace), name="end outdated"))
+
+    async def stop(self, grace: float, leave: bool = False) -> None:
+        """End all workers.
+
+        Args:
+            grace: Seconds that each gets for calls under way.
+            leave: Leave them running for the next manager instead; those that drain end first.
+        """
+        await self._stop_holding()
+        if leave:
+            await asyncio.gather(*self._ending)
+            await self._release(list(self._members))
+        await self._end(grace)
+        if not self._released:
+            self._base.delete()
+
+    async def _abandon(self) -> None:
+        """End what was started here, and let what was found go on."""
+        await self._stop_holding()
+        await self._release([worker for worker in self._members if worker.process.adopted])
+        await self._end(0)
+
+    async def _stop_holding(self) -> None:
+        for task in self._holders:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(slot.end(grace) for slot in self._slots))
+        await asyncio.gather(*self._holders, return_exceptions=True)
+
+    async def _end(self, grace: float) -> None:
+        await asyncio.gather(*(worker.end(grace) for worker in self._members))
+        await asyncio.gather(*self._ending, *self._members.values())
+
+    async def _release(self, workers: list[WorkerProcess]) -> None:
+        self._released = bool(workers)
+        tasks = [self._members.pop(worker) for worker in workers]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(worker.release() for worker in workers))
 
     def kill(self) -> None:
         """Kill all workers at once; `stop` still has to be awaited."""
-        for slot in self._slots:
-            slot.kill()
+        for worker in self._members:
+            worker.process.kill()
 
     def publish(self, table: RouteTable) -> None:
         """Send a table to every worker; one that starts later gets it first thing."""
         self.table = table
-        for slot in self._slots:
-            if slot.link is not None:
-                slot.link.send_table(table)
+        for worker in self._members:
+            worker.send(table)
 
     async def acknowledged(self, version: int, limit: float = ACK_LIMIT) -> bool:
         """Wait until every worker that serves has a table of this version or a later one in force.
@@ -164,129 +251,11 @@ class Workers:
 
     def report(self) -> dict[str, Any]:
         """Return the sum of what all workers, past and present, have counted."""
-        total = self.base
+        total = self._base.report
         for link in self.links:
             total = add(total, link.report)
         return total
 
-    def settle(self, report: dict[str, Any]) -> None:
-        """Keep the last report of a worker that is dead."""
-        self.base = add(self.base, settled(report))
-
     def forget(self, instance: str) -> None:
-        """Drop what dead workers had counted for an instance that was deleted."""
-        self.base = without(self.base, instance)
-
-
-class Slot:
-    """The place of one worker: holds its process, and a next one after it died.
-
-    Args:
-        path: Of its control socket.
-        log: Where its output goes.
-        workers: Whom it belongs to.
-    """
-
-    def __init__(self, path: Path, log: LogFile, workers: Workers) -> None:
-        self.path = path
-        self.link: Link | None = None
-        self._log = log
-        self._workers = workers
-        self._process: GroupProcess | None = None
-
-    def __repr__(self) -> str:
-        return f"<Slot {self.path.name}: {self._process}, {self.link}>"
-
-    async def run(self) -> None:
-        """Keep a worker running until cancelled; the process stays for `end`."""
-        crashes = Crashes(_BACKOFF)
-        while True:
-            born = time.monotonic()
-            how = await self._live()
-            crashes.happened(time.monotonic() - born)
-            pause = crashes.delay(random.random())  # noqa: S311 - jitter
-            log.error("Multiplexer worker %s; the next one starts in %.1f s", how, pause)
-            await asyncio.sleep(pause)
-
-    async def _live(self) -> str:
-        """Return in words how one worker ended, once it has."""
-        self.path.unlink(missing_ok=True)
-        self._log.keep_within()
-        arguments = ["--control", str(self.path), "--config", self._workers.config]
-        try:
-            self._process = GroupProcess.start(
-                [*self._workers.arguments, *arguments],
-                dict(os.environ),
-                self._log,
-                (self._workers.listener.fileno(),),
-            )
-        except LaunchFailed as error:
-            return f"cannot be started ({error})"
-        feed = asyncio.create_task(self._feed())
-        try:
-            how = await self._process.wait()
-        finally:
-            feed.cancel()
-            await asyncio.gather(feed, return_exceptions=True)
-        await self._process.end(0)
-        self._process = None
-        self._settle()
-        return how
-
-    async def _feed(self) -> None:
-        """Give the worker its table, and listen to it; a worker without ears is ended."""
-        try:
-            link = await Link.connect(self.path, READY_LIMIT)
-            self.link = link
-            if self._workers.table.version:
-                link.send_table(self._workers.table)
-            await link.listen(self._workers.changed)
-            await asyncio.sleep(ACK_LIMIT)  # it closes its socket when it ends, too
-            log.error("Worker %d closed its control socket", link.pid)
-        except TimeoutError:
-            log.error("Worker has no control socket after %.0f s", READY_LIMIT)
-        if self._process is not None:
-            self._process.kill()
-
-    def _settle(self) -> None:
-        if self.link is not None:
-            self._workers.settle(self.link.report)
-        self.link = None
-        self._workers.changed()
-
-    async def end(self, grace: float) -> None:
-        """End the worker, if there is one; it gets ``grace`` seconds for calls under way."""
-        if self._process is not None:
-            await self._process.end(grace)
-            self._process = None
-        self._settle()
-        self.path.unlink(missing_ok=True)
-
-    def kill(self) -> None:
-        """Kill the worker at once."""
-        if self._process is not None:
-            self._process.kill()
-
-    def last_words(self) -> str:
-        """Return the last lines of its log."""
-        return " / ".join(self._log.tail(3))
-
-
-async def drain_leftovers(run_dir: Path, limit: float = READY_LIMIT) -> None:
-    """Ask workers of a manager that was killed to exit, so that the port is free again.
-
-    Args:
-        run_dir: Where their control sockets are.
-        limit: Seconds that each of them gets.
-    """
-    for path in _sockets(run_dir):
-        with contextlib.suppress(TimeoutError, OSError):
-            link = await Link.connect(path, _BACKOFF.first)
-            log.warning("Worker %s of an earlier manager is asked to exit", path.name)
-            link.send_drain()
-            async with asyncio.timeout(limit):
-                await link.listen(lambda: None)
-
-
-def _sockets(run_dir: Path) -> list[Path]:
-    return list(run_dir.glob("worker-*.sock"))
+        """Drop what past workers had counted for an instance that was deleted."""
+        self._base.forget(instance)

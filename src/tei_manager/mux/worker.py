@@ -1,11 +1,12 @@
 """One worker process: accepts clients, routes by the table that a manager sends, drains on SIGTERM.
 
-A worker has a control socket on which the manager sends whole route tables, a JSON document a line,
-and reads back which version is applied and, once a second, cumulative counters. Without a manager
+A worker has a control socket on which the manager sends whole route tables and reads which one is
+in force and what was counted; the words are in the module `control`. Without a manager
 (`run_standalone`) the table never changes and the metrics are served here.
 
 A worker outlives its manager: while nobody is connected to the control socket it goes on with the
-table that it has, and drains after `ORPHAN_SECONDS`.
+table that it has, and drains after `ORPHAN_SECONDS`. A manager that comes back gets the listening
+socket with the hello. A worker that drains cannot be taken over: its control socket goes first.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 
 import uvloop
 
-from tei_manager import __version__
+from tei_manager import __version__, control
 from tei_manager.errors import LaunchFailed
 from tei_manager.mux.acceptor import BACKLOG, Acceptor
 from tei_manager.mux.listener import Client
@@ -43,7 +44,9 @@ GRACE_SECONDS = 30.0
 ORPHAN_SECONDS = 600.0
 """After so long without a manager a worker drains (design.md 3)."""
 
-REPORT_SECONDS = 1.0
+GOODBYE_SECONDS = 1.0
+"""How long the last report may take to be written; a manager reads it at once."""
+
 MAX_LINE = 16 << 20
 """Octets of one control line: a table of 10,000 routes has two million."""
 
@@ -66,7 +69,8 @@ class Worker:
         self._draining = asyncio.Event()
         self._has_table = asyncio.Event()
         self._orphan_timer: asyncio.TimerHandle | None = None
-        self._managers = 0
+        self._managers: set[asyncio.StreamWriter] = set()
+        self._control: tuple[Path, asyncio.Server] | None = None
 
     def apply(self, table: RouteTable) -> None:
         """Route by ``table`` from the next call on."""
@@ -78,8 +82,12 @@ class Worker:
         """Begin to stop: no new connections, no new calls; asking again cuts what is left."""
         if self._draining.is_set():
             self.switch.quiet.set()
+            return
         self._draining.set()
         self._has_table.set()
+        self._hide()
+        for writer in self._managers:
+            writer.write(control.line("draining"))
 
     async def serve(self, listening: socket.socket) -> None:
         """Serve until `drain` is called and the calls under way are over.
@@ -98,12 +106,36 @@ class Worker:
         await self._draining.wait()
         acceptor.close()
         await self._finish_calls()
+        await self._say_goodbye()
         self.switch.close()
 
-    async def control(self, path: Path) -> asyncio.Server:
-        """Listen for a manager on a Unix socket; the caller closes what is returned."""
+    async def listen_for_managers(
+        self, path: Path, listening: socket.socket, options: dict[str, Any]
+    ) -> None:
+        """Listen on a Unix socket for a manager, until `drain`.
+
+        Args:
+            path: Of the socket.
+            listening: What `serve` has or will get, for a manager that takes over.
+            options: What a manager is told that this worker was started with.
+        """
+        hello = control.Hello(os.getpid(), __version__, options).to_line()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if not self._draining.is_set() and _greet(writer, hello, listening):
+                await self._serve_manager(reader, writer)
+            writer.close()
+
+        server = await asyncio.start_unix_server(serve, path, limit=MAX_LINE)
+        self._control = path, server
         self._await_manager()
-        return await asyncio.start_unix_server(self._serve_manager, path, limit=MAX_LINE)
+
+    def _hide(self) -> None:
+        if self._control is not None:
+            path, server = self._control
+            path.unlink(missing_ok=True)
+            server.close()
+            self._control = None
 
     async def _finish_calls(self) -> None:
         self.switch.health.drain()
@@ -115,23 +147,31 @@ class Worker:
             async with asyncio.timeout(GRACE_SECONDS):
                 await self.switch.quiet.wait()
 
+    async def _say_goodbye(self) -> None:
+        """Send what was counted until the end."""
+        for writer in self._managers:
+            self._report(writer)
+            writer.close()
+        leaving = (writer.wait_closed() for writer in list(self._managers))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                await asyncio.gather(*leaving, return_exceptions=True)
+
     async def _serve_manager(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        self._managers += 1
+        self._managers.add(writer)
         if self._orphan_timer is not None:
             self._orphan_timer.cancel()
-        _say(writer, {"type": "hello", "pid": os.getpid(), "version": __version__})
-        report = asyncio.create_task(self._report(writer))
+        reports = asyncio.create_task(self._keep_reporting(writer))
         try:
             while line := await reader.readline():
                 self._obey(line, writer)
         except (OSError, ValueError) as error:
             logger.warning("lost the manager: %s", error)
         finally:
-            report.cancel()
-            writer.close()
-            self._managers -= 1
+            reports.cancel()
+            self._managers.discard(writer)
             self._await_manager()
 
     def _obey(self, line: bytes, writer: asyncio.StreamWriter) -> None:
@@ -139,25 +179,35 @@ class Worker:
         if order.get("type") == "table":
             table = RouteTable.from_json(line)
             self.apply(table)
-            _say(writer, {"type": "applied", "version": table.version})
-        elif order.get("type") == "drain":
-            self.drain()
+            writer.write(control.line("applied", version=table.version))
         else:
             logger.warning("the manager said what this worker does not know: %r", order)
 
-    async def _report(self, writer: asyncio.StreamWriter) -> None:
+    async def _keep_reporting(self, writer: asyncio.StreamWriter) -> None:
         while True:
-            _say(writer, {"type": "counters", "counters": self.counters.to_json()})
+            self._report(writer)
             await writer.drain()
-            await asyncio.sleep(REPORT_SECONDS)
+            await asyncio.sleep(control.REPORT_SECONDS)
+
+    def _report(self, writer: asyncio.StreamWriter) -> None:
+        writer.write(control.line("counters", counters=self.counters.to_json()))
 
     def _await_manager(self) -> None:
         if not self._managers and not self._draining.is_set():
             self._orphan_timer = self._loop.call_later(ORPHAN_SECONDS, self.drain)
 
 
-def _say(writer: asyncio.StreamWriter, document: dict[str, Any]) -> None:
-    writer.write(json.dumps(document, separators=(",", ":")).encode() + b"\n")
+def _greet(writer: asyncio.StreamWriter, hello: bytes, listening: socket.socket) -> bool:
+    """Write the hello with a descriptor beside it, which asyncio cannot; say whether it went out.
+
+    Nothing was written before, so that it fits into the socket's buffer and nothing can overtake.
+    """
+    try:
+        with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as connection:
+            return socket.send_fds(connection, [hello], [listening.fileno()]) == len(hello)
+    except OSError as error:
+        logger.warning("a manager did not wait for the hello: %s", error)
+        return False
 
 
 def _settle_memory() -> None:
@@ -243,9 +293,8 @@ def main() -> None:
 
     async def serve() -> None:
         worker = Worker(Options(**arguments.config))
-        control = await worker.control(arguments.control)
+        await worker.listen_for_managers(arguments.control, listening, arguments.config)
         await worker.serve(listening)
-        control.close()
 
     _run(serve)
 

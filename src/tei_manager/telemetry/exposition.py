@@ -6,7 +6,7 @@ scrape from plain data, so that a deleted instance leaves no series behind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,12 +183,15 @@ def _responses(report: dict[str, Any]) -> Metric:
     return family
 
 
-def manager_families(figures: Iterable[InstanceFigures], workers: int) -> Iterator[Metric]:
+def manager_families(
+    figures: Iterable[InstanceFigures], workers: int, replaced: Mapping[str, int]
+) -> Iterator[Metric]:
     """Yield what the manager knows itself.
 
     Args:
         figures: One for each instance that exists.
         workers: How many multiplexer workers serve now.
+        replaced: How many were replaced since the manager started, by reason.
     """
     rows = list(figures)
     created = CounterMetricFamily(
@@ -208,6 +211,12 @@ def manager_families(figures: Iterable[InstanceFigures], workers: int) -> Iterat
         yield family
     yield GaugeMetricFamily("tei_manager_instances_count", "Instances.", value=len(rows))
     yield GaugeMetricFamily("tei_manager_workers", "Workers that serve.", value=workers)
+    lost = CounterMetricFamily(
+        "tei_manager_workers_replaced", "Workers replaced since the start.", labels=["reason"]
+    )
+    for reason, count in replaced.items():
+        lost.add_metric([reason], count)
+    yield lost
     build = GaugeMetricFamily("tei_manager_build_info", "Always 1.", labels=["version"])
     build.add_metric([__version__], 1)
     yield build
