@@ -1,8 +1,9 @@
 """The process behind ``tei-manager serve``: manager and control API, from start to the last signal.
 
 The first SIGINT or SIGTERM stops everything in order: the API takes no more requests, workers
-finish the calls under way, instances end at the same time. A second SIGINT kills what is left.
-With ``[instances] on_exit = "leave"`` SIGTERM leaves the instances running for the next manager.
+finish the calls under way, instances end at the same time. A second signal kills what is left.
+With ``[instances] on_exit = "leave"`` SIGTERM leaves workers and instances running for the next
+manager, so that it can be another version without a call lost or a model loaded again.
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ def _signals(manager: Manager, stopping: _Stopping) -> Iterator[None]:
     loop = asyncio.get_running_loop()
 
     def on_signal(number: signal.Signals) -> None:
-        if stopping.is_set() and number is signal.SIGINT:
-            log.warning("Second interrupt: killing what is left")
+        if stopping.is_set():
+            log.warning("Second signal: killing what is left")
             manager.kill()
         stopping.number = stopping.number or number
         stopping.set()
