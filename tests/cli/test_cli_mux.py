@@ -51,7 +51,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Calls of a stand-in for the worker."""
     made: list[tuple[Any, ...]] = []
     worker = ModuleType("tei_manager.mux.worker")
-    worker.run_standalone = lambda *values: made.append(values)  # type: ignore[attr-defined]
+    worker.become_standalone = lambda *values: made.append(values)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, worker.__name__, worker)
     return made
 

@@ -26,7 +26,7 @@ def mux(
     memory_limit_mb: Annotated[int, typer.Option(min=1)] = 512,
 ) -> None:
     """Route calls to servers that are already running, without a manager."""
-    from tei_manager.mux.worker import run_standalone
+    from tei_manager.mux.worker import become_standalone
     from tei_manager.routes import RouteTable
 
     routes = [parse_route(text, ordinal) for ordinal, text in enumerate(route)]
@@ -41,7 +41,7 @@ def mux(
         "memory_limit_mb": memory_limit_mb,
     }
     exporter = parse_address(metrics, "--metrics") if metrics else None
-    run_standalone(parse_address(listen, "--listen"), table, options, exporter)
+    become_standalone(parse_address(listen, "--listen"), table, options, exporter)
 
 
 def parse_address(text: str, flag: str) -> tuple[str, int]:

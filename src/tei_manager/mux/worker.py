@@ -23,7 +23,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import uvloop
 
@@ -280,13 +280,47 @@ def _serve_metrics(counters: Counters, address: tuple[str, int]) -> None:
     serve_worker(counters, *address)
 
 
+def become_standalone(
+    listen: tuple[str, int],
+    table: RouteTable,
+    options: dict[str, Any],
+    metrics: tuple[str, int] | None,
+) -> NoReturn:
+    """Do as `run_standalone`, in a fresh image of this process.
+
+    What a command line has loaded by then, and would keep, is half as much again as all that a
+    worker needs (13 of 40 MB).
+    """
+    given = {"listen": listen, "options": options, "metrics": metrics, "table": table.to_json()}
+    command = [sys.executable, "-m", "tei_manager.mux.worker", "--standalone", json.dumps(given)]
+    sys.stdout.flush()
+    os.execv(sys.executable, command)  # noqa: S606 - a list of ours, no shell
+
+
+def _run_given(given: dict[str, Any]) -> None:
+    metrics = tuple(given["metrics"]) if given["metrics"] else None
+    table = RouteTable.from_json(given["table"])
+    try:
+        run_standalone(tuple(given["listen"]), table, given["options"], metrics)
+    except LaunchFailed as error:
+        sys.exit(f"Error: {error}")
+
+
 def main() -> None:
-    """Run a worker for a manager; the manager's `manager.workers` knows the arguments."""
+    """Run a worker: `manager.workers` and `become_standalone` know the arguments."""
     parser = argparse.ArgumentParser(prog="tei_manager.mux.worker", description=__doc__)
-    parser.add_argument("--listen-fd", type=int, required=True)
-    parser.add_argument("--control", type=Path, required=True)
+    parser.add_argument("--standalone", type=json.loads)
+    parser.add_argument("--listen-fd", type=int)
+    parser.add_argument("--control", type=Path)
     parser.add_argument("--config", type=json.loads, default={})
     arguments = parser.parse_args()
+    if arguments.standalone:
+        _run_given(arguments.standalone)
+    else:
+        _run_managed(arguments)
+
+
+def _run_managed(arguments: argparse.Namespace) -> None:
     logs.configure()
     listening = socket.socket(fileno=arguments.listen_fd)
     arguments.control.unlink(missing_ok=True)
