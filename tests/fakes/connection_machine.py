@@ -133,9 +133,9 @@ class ConnectionMachine(RuleBasedStateMachine):
         flags = frames.END_HEADERS * (kind == HEADERS) | ends
         before = len(self.wire.sent)
         self.wire.deliver(frames.frame(kind, flags, stream_id, payload))
+        self.exchange()
         if IGNORED in allowed:
             self.states.received(kind, stream_id, ends)
-        self.exchange()
         found = self._outcome(stream_id, self.wire.sent[before:])
         names = "/".join(sorted(allowed))
         assert found & allowed, f"{names} for {kind} on {stream_id}, not {found}"

@@ -145,4 +145,5 @@ class StreamStates:
                 self._states[number] = State.CLOSED if state is State.ENDED else state
         elif frame.kind == RST_STREAM:
             assert state is not State.CLOSED, f"{frame} on a closed stream"
-            self._states[number] = State.RESET if state is State.OPEN else State.CLOSED
+            ours = state in (State.OPEN, State.PEER_RESET)
+            self._states[number] = State.RESET if ours else State.CLOSED
