@@ -9,12 +9,13 @@ API_PORT ?= 9000
 GRPC_PORT ?= 9001
 STATE    ?= .run
 PYTEST   ?=
+LONG     ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 PIP  = $(BIN)/python -m pip install --quiet
 LOCK = $(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links
 
-.PHONY: help run test check bench report conformance protos lock clean
+.PHONY: help run test long check bench report conformance protos lock clean
 .DELETE_ON_ERROR:
 
 help: ## Show the commands.
@@ -26,6 +27,9 @@ run: $(VENV)/.run-ready ## Start a manager with one small model, show one embedd
 
 test: $(VENV)/.dev-ready ## Run all tests. PYTEST="-k name" chooses some.
 	@$(BIN)/python -m pytest $(PYTEST)
+
+long: $(VENV)/.dev-ready ## Soak, fuzz and search for hours. LONG="soak --seconds 60" chooses a part.
+	@$(BIN)/python tools/long.py $(LONG)
 
 check: $(VENV)/.dev-ready ## Run everything that reads the code without running it; tests are `make test`.
 	$(BIN)/ruff check
@@ -51,7 +55,7 @@ lock: $(VENV)/.dev-ready ## Choose the versions in requirements/ anew, within wh
 	$(LOCK) --upgrade --output-file requirements/dev.txt requirements/dev.in
 
 clean: ## Remove everything that these commands made.
-	rm -rf $(VENV) $(STATE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(STATE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz
 	rm -rf .import_linter_cache
 	find src tests tools benchmarks -name __pycache__ -prune -exec rm -rf {} +
 

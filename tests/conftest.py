@@ -1,4 +1,8 @@
-"""How many examples each property gets: HYPOTHESIS_PROFILE is ``test``, or ``long``."""
+"""How many examples properties get: HYPOTHESIS_PROFILE is ``test`` or ``long``.
+
+``long`` gives each HYPOTHESIS_EXAMPLES of them.
+What states a number of its own is dear, and keeps it in both.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("test", max_examples=200, deadline=None)
 settings.register_profile(
     "long",
-    max_examples=10_000,
+    max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "10000")),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     print_blob=True,

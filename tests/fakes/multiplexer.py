@@ -152,7 +152,10 @@ class MultiplexerProcess:
 
 @asynccontextmanager
 async def multiplexer_process(
-    *routes: tuple[str, int], options: dict[str, Any] | None = None, files: int | None = None
+    *routes: tuple[str, int],
+    options: dict[str, Any] | None = None,
+    files: int | None = None,
+    metrics: tuple[str, int] | None = None,
 ) -> AsyncIterator[MultiplexerProcess]:
     """A running process, killed at the end if it still runs; ``files`` limits its descriptors."""
     limit = f"resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files}))\n" if files else ""
@@ -161,7 +164,7 @@ async def multiplexer_process(
         "from tei_manager.mux.worker import run_standalone\n"
         "from tei_manager.routes import RouteTable\n"
         f"table = RouteTable.from_json({table(*routes).to_json()!r})\n"
-        f"run_standalone(('127.0.0.1', 0), table, {options or {}!r}, None)\n"
+        f"run_standalone(('127.0.0.1', 0), table, {options or {}!r}, {metrics!r})\n"
     )
     source = str(Path(worker_module.__file__).parents[2])
     process = await asyncio.create_subprocess_exec(

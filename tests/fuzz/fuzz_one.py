@@ -21,7 +21,10 @@ MEASURED_EVERY = 200
 
 def main() -> None:
     """Fuzz until the runs are done or an input breaks a rule."""
-    import atheris
+    try:
+        import atheris
+    except ModuleNotFoundError:
+        sys.exit("atheris is missing: it exists for Linux on x86-64, for Python 3.11 to 3.13")
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target")

@@ -1,0 +1,279 @@
+"""Load with known answers for as long as you like, and what the process is like after.
+
+Theory
+    Callers make one call after the other, each of a kind drawn by chance: an answer that is
+    compared, octet by octet, with what the instance must have said; a cancel; a deadline that
+    passes; a message above the limit. Every kind has one status that it must end with, while an
+    instance is away also UNAVAILABLE. The process under test is only looked at from outside: its
+    resident memory, its file descriptors, and its own gauges.
+
+Rules of this file
+    1. All traffic is on loopback, by a fixed number of callers, and ends with its time or count.
+    2. Nothing is averaged away: one wrong octet or status is a failure, with its text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+import psutil
+from fake_tei import FakeTei, answer
+from multiplexer import CHANNEL_OPTIONS, MultiplexerProcess, embed, multiplexer_process, path
+from prometheus_client.parser import text_string_to_metric_families
+
+from tei_manager.grpc.proto.multiplexer.v1 import tei_multiplexer_pb2 as mux_pb2
+
+MAX_MESSAGE_MB = 1
+NAMES = ("a", "b")
+METHODS = ("Embed", "EmbedSparse", "EmbedAll", "Predict", "Tokenize")
+SIZES = (0, 10, 300, 5_000, 60_000)
+SHARES = {"cancel": 10, "deadline": 5, "oversize": 1, "stream": 14, "unary": 70}
+"""Of 100 calls: goal G30 of the reliability goals."""
+
+STREAM_MESSAGES = 10
+KILL_SECONDS = 30.0
+LONGEST_CALL = 30.0
+"""Seconds that any call may take; a shared machine makes some of them slow."""
+
+GAUGES = ("requests_in_flight", "client_connections", "requests_queued")
+
+
+class Figures:
+    """What a soak found."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.wrong: list[str] = []
+        self.memory: list[tuple[float, float]] = []  # (seconds, MiB)
+        self.fds: tuple[int, int] = (0, 0)
+        self.gauges: dict[str, float] = {}
+
+    @property
+    def total(self) -> int:
+        """Calls in all."""
+        return sum(self.calls.values())
+
+    def slope(self, after: float) -> float:
+        """Return the memory's growth in MiB a minute, by least squares, after so many seconds."""
+        points = [(seconds, mib) for seconds, mib in self.memory if seconds >= after]
+        if len(points) < 2:
+            return 0.0
+        middle = sum(seconds for seconds, _ in points) / len(points)
+        level = sum(mib for _, mib in points) / len(points)
+        spread = sum((seconds - middle) ** 2 for seconds, _ in points)
+        return 60 * sum((s - middle) * (mib - level) for s, mib in points) / spread
+
+
+class Soak:
+    """A multiplexer in a process of its own, with two instances in this one.
+
+    Args:
+        process: The multiplexer.
+        metrics: Port of its metrics.
+        instances: By name.
+    """
+
+    def __init__(
+        self, process: MultiplexerProcess, metrics: int, instances: dict[str, FakeTei]
+    ) -> None:
+        self.process, self.instances = process, instances
+        self.port = process.port
+        self._metrics = metrics
+        self._seen = psutil.Process(process.process.pid)
+        self.figures = Figures()
+        self.away: set[str] = set()
+
+    def channel(self) -> Any:
+        """A channel of its own connection."""
+        return grpc.aio.insecure_channel(f"127.0.0.1:{self.port}", options=CHANNEL_OPTIONS)
+
+    async def run(self, seconds: float, callers: int = 16, kills: bool = False) -> Figures:
+        """Call for so long; returns once all callers have ended and the process is idle."""
+        begun = time.monotonic()
+        await self._warm_up()
+        before = await self._descriptors(0)
+        others = [asyncio.create_task(self._watch(begun))]
+        if kills:
+            others.append(asyncio.create_task(self._kill()))
+        async with asyncio.TaskGroup() as group:
+            for number in range(callers):
+                group.create_task(self._caller(number, begun + seconds))
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._rest()
+        self.figures.fds = before, await self._descriptors(before)
+        return self.figures
+
+    async def _descriptors(self, expected: int) -> int:
+        """Return the fewest descriptors seen while nothing is open: some are just being closed."""
+        await self._rest()
+        fewest = self._seen.num_fds()
+        for _ in range(20):
+            if fewest <= expected:
+                break
+            await asyncio.sleep(0.05)
+            fewest = min(fewest, self._seen.num_fds())
+        return fewest
+
+    def rss(self) -> float:
+        """Return the process' resident memory in MiB."""
+        return float(self._seen.memory_info().rss) / (1 << 20)
+
+    async def _warm_up(self) -> None:
+        """Open the connections to the instances, which stay."""
+        async with self.channel() as channel:
+            for name in NAMES:
+                await channel.unary_unary(path("Embed"))(embed(name=name), timeout=LONGEST_CALL)
+
+    async def _watch(self, begun: float) -> None:
+        while True:
+            self.figures.memory.append((time.monotonic() - begun, self.rss()))
+            for instance in self.instances.values():  # which keep every call for other tests
+                instance.calls.clear()
+                instance.arrived = asyncio.Queue()
+            await asyncio.sleep(1)
+
+    async def _kill(self) -> None:
+        """Stop an instance and start it again, by turns."""
+        number = 0
+        while True:
+            await asyncio.sleep(KILL_SECONDS)
+            name = NAMES[number % len(NAMES)]
+            instance, number = self.instances[name], number + 1
+            self.away.add(name)
+            await instance.stop()
+            await instance.start(instance.port)
+            async with self.channel() as channel:
+                call = channel.unary_unary(path("Embed"))
+                await _until_ok(lambda call=call, name=name: call(embed(name=name)))
+            self.away.discard(name)
+
+    async def _caller(self, number: int, until: float) -> None:
+        chance = random.Random(number)
+        kinds, weights = list(SHARES), list(SHARES.values())
+        async with self.channel() as channel:
+            while time.monotonic() < until:
+                kind = chance.choices(kinds, weights)[0]
+                name = chance.choice(NAMES)
+                was_away = name in self.away
+                found = await self._call(channel, kind, name, chance)
+                away = was_away or name in self.away
+                if found and not (away and "UNAVAILABLE" in found):
+                    self.figures.wrong.append(f"{kind}: {found}")
+                self.figures.calls["away" if found and away else kind] += 1
+
+    async def _call(self, channel: Any, kind: str, name: str, chance: random.Random) -> str:
+        """Make a call of a kind; return what is wrong with its end, nothing if it is right."""
+        match kind:
+            case "cancel":
+                return await self._cancel(channel, name, chance)
+            case "deadline":
+                call = channel.unary_unary(path("Embed"))(embed("hang", name), timeout=0.05)
+                return await _status(call, grpc.StatusCode.DEADLINE_EXCEEDED)
+            case "oversize":
+                text = "x" * (MAX_MESSAGE_MB << 20)
+                call = channel.unary_unary(path("Embed"))(embed(text, name), timeout=LONGEST_CALL)
+                return await _status(call, grpc.StatusCode.RESOURCE_EXHAUSTED)
+            case "stream":
+                return await self._stream(channel, name, chance)
+        method = chance.choice(METHODS)
+        request = embed("x" * chance.choice(SIZES), name)
+        call = channel.unary_unary(path(method))(request, timeout=LONGEST_CALL)
+        return await self._compare(call, [self._expected(name, method, request)])
+
+    async def _cancel(self, channel: Any, name: str, chance: random.Random) -> str:
+        call = channel.unary_unary(path("Embed"))(embed("hang", name), timeout=LONGEST_CALL)
+        await asyncio.sleep(chance.choice([0, 0.001, 0.01]))
+        call.cancel()
+        return await _status(call, grpc.StatusCode.CANCELLED)
+
+    async def _stream(self, channel: Any, name: str, chance: random.Random) -> str:
+        texts = [f"{n}" + "x" * chance.choice(SIZES) for n in range(STREAM_MESSAGES)]
+        requests = [embed(text, name) for text in texts]
+        call = channel.stream_stream(path("EmbedStream"))(iter(requests), timeout=LONGEST_CALL)
+        return await self._compare(call, [self._expected(name, "Embed", r) for r in requests])
+
+    def _expected(self, name: str, method: str, request: bytes) -> bytes:
+        inner = mux_pb2.EmbedRequest.FromString(request).request.SerializeToString()
+        return answer(self.instances[name].seed, method, inner)
+
+    async def _compare(self, call: Any, expected: list[bytes]) -> str:
+        try:
+            if len(expected) == 1:
+                return "" if await call == expected[0] else "wrong octets"
+            return "" if [reply async for reply in call] == expected else "wrong octets"
+        except grpc.aio.AioRpcError as error:
+            return f"{error.code().name} {error.details()}"
+
+    async def _rest(self) -> None:
+        """Wait until the process says that nothing is open."""
+        async with asyncio.timeout(LONGEST_CALL):
+            while True:
+                self.figures.gauges = await asyncio.to_thread(self._read_gauges)
+                if not any(self.figures.gauges.values()):
+                    return
+                await asyncio.sleep(0.1)
+
+    def _read_gauges(self) -> dict[str, float]:
+        url = f"http://127.0.0.1:{self._metrics}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as reply:
+            families = text_string_to_metric_families(reply.read().decode())
+        found = {s.name: s.value for family in families for s in family.samples}
+        return {name: v for name, v in found.items() if name.endswith(GAUGES)}
+
+
+async def _status(call: Any, expected: grpc.StatusCode) -> str:
+    try:
+        await call
+    except asyncio.CancelledError:
+        return "" if expected is grpc.StatusCode.CANCELLED else "CANCELLED"
+    except grpc.aio.AioRpcError as error:
+        return "" if error.code() is expected else f"{error.code().name} {error.details()}"
+    return "OK"
+
+
+async def _until_ok(ask: Any) -> None:
+    async with asyncio.timeout(LONGEST_CALL):
+        while True:
+            try:
+                await ask()
+                return
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def soak() -> AsyncIterator[Soak]:
+    """A soak that is ready to run; its process and its instances end with it."""
+    instances = {name: FakeTei(number) for number, name in enumerate(NAMES, 1)}
+    for instance in instances.values():
+        await instance.start()
+    routes = [(name, instance.port) for name, instance in instances.items()]
+    options = {"max_message_mb": MAX_MESSAGE_MB}
+    metrics = _free_port()
+    try:
+        async with multiplexer_process(
+            *routes, options=options, metrics=("127.0.0.1", metrics)
+        ) as process:
+            yield Soak(process, metrics, instances)
+    finally:
+        for instance in instances.values():
+            await instance.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
