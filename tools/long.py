@@ -166,7 +166,8 @@ def fuzz(flags: argparse.Namespace) -> Result:
         command += [f"--corpus=.fuzz/{target}", f"--seconds={int(flags.seconds or 0)}"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
-            sys.stderr.write(done.stdout + done.stderr)
+            told = (done.stdout + done.stderr).splitlines(keepends=True)
+            sys.stderr.writelines(line for line in told if not line.startswith(("#", "INFO")))
         made = re.search(r"executed_units:\s*(\d+)", done.stderr)
         words.append(
             f"{target} {made[1] if made else '?'}{'' if done.returncode == 0 else ' BROKE'}"

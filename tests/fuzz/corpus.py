@@ -66,6 +66,7 @@ def _envelopes() -> list[bytes]:
         b"\x0a\x03\x1a\x01m\x12\x00\x18\x05",
         b"\x12\x02\x20\x02",
         b"\x0b\x0c",
+        b"\x0a\x03\x0a\x01a\x0a\x03\x12\x01\x80\x12\x00",
     ]
     return [embed(), embed("x" * 200), embed(index=3), embed(model="org/a"), inner, *odd]
 

@@ -140,7 +140,9 @@ def _agree_with_protobuf(
         assert status is not None or not _reads(found[0] or b"", request_)
         return
     if status is not None:
-        allowed = "groups" in status.message or "direction" in status.message
+        # Groups, a direction that TEI dies of, and text in a member that protobuf does not know.
+        words = ("groups", "direction", "target.model is not UTF-8")
+        allowed = any(word in status.message for word in words)
         assert status.code is Code.INVALID_ARGUMENT
         assert allowed or not envelope.HasField("request"), status.message
         return
