@@ -85,6 +85,7 @@ def _conversations() -> list[bytes]:
     ]
     return [
         whole,
+        b"\x00\xf5" + take + b"\x03\xf0\x03\xf6" + take,
         ask + b"\x03\xf0\x00\xf3" + wait + take,
         ask + b"\x03\xf0\x03\xf4\x03\xf5" + wait + take,
         *rows,

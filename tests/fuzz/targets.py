@@ -214,6 +214,7 @@ CLIENT_SAYS = [
     data(1, framed(embed()), True),
     frames.rst_stream(1, 8),
     frames.window_update(0, 1000),
+    frames.frame(frames.HEADERS, 4, 3, block(*CALL)) + data(3, framed(embed()), True),
 ]
 INSTANCE_SAYS = [
     frames.settings({}),
@@ -222,6 +223,9 @@ INSTANCE_SAYS = [
     frames.frame(frames.HEADERS, 5, 1, b"\x00\x0bgrpc-status\x010"),
     frames.goaway(0, 0),
     frames.rst_stream(1, 7),
+    frames.frame(frames.HEADERS, 4, 1, OK_HEAD)
+    + data(1, framed(b"answer"))
+    + frames.frame(frames.HEADERS, 5, 1, b"\x00\x0bgrpc-status\x010"),
 ]
 
 
@@ -265,7 +269,7 @@ def z10_proxy(octets: bytes) -> None:
             kind, length, octets = octets[0], octets[1] if octets[1:] else 0, octets[2:]
             known = CLIENT_SAYS if kind % 8 < 3 else INSTANCE_SAYS
             if length >= 0xF0:
-                proxy.act(kind, known[length % len(known)])
+                proxy.act(kind, known[(length - 0xF0) % len(known)])
             else:
                 proxy.act(kind, octets[:length])
                 octets = octets[length:]

@@ -167,6 +167,20 @@ class CallMachine(RuleBasedStateMachine):
             call.answers += 1
             peer.send(stream, message)
 
+    @rule(data=st.data(), size=SIZES)
+    def answer_whole(self, data: st.DataObject, size: int) -> None:
+        """Say all of it in one write, as servers of unary calls do."""
+        if found := self._answering(data):
+            call, peer, stream = found
+            if not call.answers:
+                peer.answer(stream)
+            message = framed(bytes([call.number % 256]) * size)
+            call.told += message
+            call.answers += 1
+            peer.send(stream, message, [("grpc-status", "0"), ("x-end", "of it")])
+            call.may.add(0)
+            call.finished = True
+
     @rule(data=st.data(), status=st.sampled_from([0, 0, 0, 3, 8, 13]))
     def finish(self, data: st.DataObject, status: int) -> None:
         if found := self._answering(data):

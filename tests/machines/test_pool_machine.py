@@ -31,7 +31,7 @@ from tei_manager.mux.backends import MAX_CONNECTIONS, MAX_WAITING
 from tei_manager.mux.exchange import Exchange
 from tei_manager.mux.upstream import IDLE_SECONDS
 from tei_manager.routes import Route
-from tei_manager.wire.headers import ResponseHead
+from tei_manager.wire.answers import ResponseHead
 
 EMBED = next(method for method in METHODS.values() if method.name == "Embed")
 PORT = 1
@@ -52,6 +52,10 @@ class Outcome:
 
     def on_end(self, head: ResponseHead) -> None:
         self.codes.append(head.grpc_status or 0)
+
+    def on_whole_answer(self, answer: bytes, data: bytes, trailers: bytes) -> bool:
+        self.codes.append(0)
+        return True
 
     def on_failure(self, code: Code, message: str) -> None:
         self.codes.append(code)
@@ -120,7 +124,7 @@ class PoolMachine(RuleBasedStateMachine):
             if running := self._running():
                 peer, stream = data.draw(st.sampled_from(running), "call")
                 peer.answer(stream)
-                peer.send(stream, b"", [("grpc-status", "0")])
+                peer.send(stream, b"\0\0\0\0\0", [("grpc-status", "0")])
 
     @precondition(lambda self: self.calls)
     @rule(data=st.data())
