@@ -14,9 +14,10 @@ Rules of this file
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 from typing import Any
+
+from tei_manager.mux.listener import Client
 
 TIMER_DELAY = 1e-6
 """Seconds by which a timer is late. One that came at its very time might come a rounding too early
@@ -103,6 +104,14 @@ class Wire(asyncio.Transport):
         """Follow the protocol's wish."""
         self._high = high if high is not None else self._high
 
+    def get_write_buffer_size(self) -> int:
+        """Return how many octets the other end has not taken."""
+        return len(self.written)
+
+    def can_write_eof(self) -> bool:
+        """Close both ways at once: nothing is lost on the way here."""
+        return False
+
     def pause_reading(self) -> None:
         """Keep what comes."""
         self._reading_paused = True
@@ -125,18 +134,6 @@ class Wire(asyncio.Transport):
     def abort(self) -> None:
         """Close at once."""
         self.cut()
-
-
-class _Listening:
-    """What `VirtualLoop.create_server` gives."""
-
-    def __init__(self, loop: VirtualLoop, sock: socket.socket) -> None:
-        self._loop, self._sock = loop, sock
-
-    def close(self) -> None:
-        """Take no more connections."""
-        self._loop.accept = None
-        self._sock.close()
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -208,12 +205,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
         protocol.connection_made(wire)
         return wire, protocol
 
-    async def create_server(  # type: ignore[override]
-        self, protocol_factory: Callable[[], Any], *, sock: socket.socket, backlog: int
-    ) -> _Listening:
-        """Take the wires of `connect` from now on."""
-        self.accept = protocol_factory
-        return _Listening(self, sock)
+    def add_reader(self, fd: Any, callback: Callable[..., object], *args: Any) -> None:  # type: ignore[override]
+        """Give the wires of `connect` from now on to whom a worker's acceptor would accept."""
+        switch = callback.__self__._switch  # type: ignore[attr-defined]
+        self.accept = lambda: Client(switch, lambda: None)
+
+    def remove_reader(self, fd: Any) -> bool:
+        """Accept nobody any more."""
+        self.accept = None
+        return True
 
     def add_signal_handler(self, sig: int, callback: Callable[[], object], *args: Any) -> None:  # type: ignore[override]
         """Keep what a signal does; a test calls it."""

@@ -232,7 +232,7 @@ class MemorySwitch:
         self.clients: list[H2Peer] = []
         self.backends: list[tuple[int, H2Peer]] = []
         loop.dial = self._dial
-        loop.accept = lambda: Client(self.switch)
+        loop.accept = lambda: Client(self.switch, lambda: None)
 
     def _dial(self, _host: str, port: int, wire: Wire) -> None:
         greet = self.instances.get(port)
