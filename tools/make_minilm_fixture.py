@@ -1,7 +1,7 @@
 """Write ``tests/engine/data/minilm_vectors.json``: texts and the vectors MiniLM should give them.
 
 Run once, from the repository's root: ``PYTHONPATH=src python tools/make_minilm_fixture.py``. The
-vectors come from the published weights by way of `numpy_bert`, which shares nothing with the
+vectors come from the published weights by way of `numpy_encoder`, which shares nothing with the
 engine but the `tokenizers` library.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from numpy_bert import forward
+from numpy_encoder import forward
 
 TARGET = Path(__file__).parents[1] / "tests/engine/data/minilm_vectors.json"
 

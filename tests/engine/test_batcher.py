@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from tei_manager.engine.batcher import (
     RUN_OVERHEAD,
-    Array,
     Batcher,
     Entry,
     Inferred,
     choose,
     within_budget,
 )
+from tei_manager.engine.encoder import Array, Output
 from tei_manager.engine.tokenizer import TokenIds
 from tei_manager.grpc.status import Code, StatusError
 
@@ -37,13 +36,14 @@ class Runs:
         self.gate.set()
         self.failure: Exception | None = None
 
-    def hidden_states(self, batch: Sequence[TokenIds]) -> list[NDArray[np.float32]]:
+    def run(self, batch: Sequence[TokenIds]) -> list[Output]:
         self.batches.append([text.ids for text in batch])
         self.entered.set()
         assert self.gate.wait(SECONDS)
         if self.failure is not None:
             raise self.failure
-        return [np.array(text.ids, dtype=np.float32)[:, None] for text in batch]
+        rows = [np.array(text.ids, dtype=np.float32)[:, None] for text in batch]
+        return [Output(tokens=row, text=None) for row in rows]
 
 
 class Observer:
@@ -66,8 +66,9 @@ def _text(*ids: int) -> TokenIds:
     return TokenIds(list(ids), [0] * len(ids))
 
 
-def _first(rows: Array) -> Array:
-    return np.array(rows[0])
+def _first(output: Output) -> Array:
+    assert output.tokens is not None
+    return np.array(output.tokens[0])
 
 
 @asynccontextmanager
@@ -141,7 +142,7 @@ async def test_a_batch_that_fails_answers_all_its_texts_and_the_next_one_runs() 
 
 @pytest.mark.asyncio
 async def test_a_text_whose_result_is_refused_does_not_harm_its_neighbours() -> None:
-    def refuse(rows: Array) -> Array:
+    def refuse(output: Output) -> Array:
         raise StatusError(Code.INVALID_ARGUMENT, "no")
 
     runs, observer = Runs(), Observer()
@@ -161,7 +162,7 @@ async def test_a_text_whose_result_is_refused_does_not_harm_its_neighbours() -> 
 
 @pytest.mark.asyncio
 async def test_an_exception_in_a_reduction_is_an_answer_and_the_thread_lives() -> None:
-    def broken(rows: Array) -> Array:
+    def broken(output: Output) -> Array:
         raise ZeroDivisionError("our own mistake")
 
     runs, observer = Runs(), Observer()

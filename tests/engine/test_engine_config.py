@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tei_manager.engine.config import Pooling, read_config
+from tei_manager.engine.config import read_config
+from tei_manager.engine.kinds import Head, Kind, Pooling
 from tei_manager.engine.model import ModelUnusable
 
 
@@ -44,9 +45,14 @@ def test_a_bert_without_a_pooling_file_pools_its_first_token(
 
 
 def test_roberta_positions_start_behind_the_padding(make_model: Callable[..., Any]) -> None:
-    directory, _, _ = make_model(
-        model_type="xlm-roberta", max_position_embeddings=514, pad_token_id=1
-    )
+    directory, _, _ = make_model("xlm-roberta", max_position_embeddings=514)
+    assert read_config(directory).max_positions == 512
+
+
+def test_mpnet_positions_start_there_too_unlike_in_the_router(
+    make_model: Callable[..., Any],
+) -> None:
+    directory, _, _ = make_model("mpnet", max_position_embeddings=514)
     assert read_config(directory).max_positions == 512
 
 
@@ -64,15 +70,10 @@ def test_prompts_are_read(make_model: Callable[..., Any]) -> None:
         (
             "config.json",
             {"model_type": "bert", "architectures": ["BertForSequenceClassification"]},
-            "BertForSequenceClassification is a classifier",
+            "config.json of a classifier must have `id2label` and `label2id`",
         ),
         ("sentence_bert_config.json", {}, "must have a positive integer `max_seq_length`"),
         ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, "asks for none of"),
-        (
-            "modules.json",
-            [{"type": "sentence_transformers.models.Dense"}],
-            "has a Dense module, which tei-engine does not apply",
-        ),
     ],
 )
 def test_a_description_that_cannot_be_followed_is_refused_by_name(
@@ -84,10 +85,47 @@ def test_a_description_that_cannot_be_followed_is_refused_by_name(
         read_config(directory)
 
 
-def test_splade_pooling_is_refused(make_model: Callable[..., Any]) -> None:
+def test_splade_needs_a_masked_language_model(make_model: Callable[..., Any]) -> None:
     directory, _, _ = make_model()
-    with pytest.raises(ModelUnusable, match="masked language model head"):
+    with pytest.raises(ModelUnusable, match=r"masked language model .*, and this is BertModel"):
         read_config(directory, Pooling.SPLADE)
+
+
+@pytest.mark.parametrize(
+    ("head", "pooling", "kind", "graph"),
+    [
+        ("embedding", None, Kind.EMBEDDING, Head.NONE),
+        ("splade", Pooling.SPLADE, Kind.EMBEDDING, Head.MASKED_LM),
+        ("splade", Pooling.CLS, Kind.EMBEDDING, Head.NONE),
+        ("reranker", None, Kind.RERANKER, Head.CLASSIFIER),
+        ("classifier", Pooling.MEAN, Kind.CLASSIFIER, Head.CLASSIFIER),
+    ],
+)
+def test_the_architecture_says_what_a_model_is_for(
+    head: str, pooling: Pooling | None, kind: Kind, graph: Head, make_model: Callable[..., Any]
+) -> None:
+    config = read_config(make_model(head=head).directory, pooling)
+    assert (config.kind, config.head) == (kind, graph)
+    assert (config.pooling is None) == (kind is not Kind.EMBEDDING)
+
+
+def test_labels_come_in_the_order_of_their_numbers(make_model: Callable[..., Any]) -> None:
+    labels = {str(index): f"label {index}" for index in reversed(range(12))}
+    directory = make_model(head="classifier", id2label=labels).directory
+    assert read_config(directory).labels == tuple(f"label {index}" for index in range(12))
+
+
+def test_a_gap_in_the_labels_is_named(make_model: Callable[..., Any]) -> None:
+    directory = make_model(head="classifier", id2label={"0": "a", "2": "b"}).directory
+    with pytest.raises(ModelUnusable, match="has no label '1'"):
+        read_config(directory)
+
+
+def test_token_classification_without_labels_means_an_embedding_model(
+    make_model: Callable[..., Any],
+) -> None:
+    directory = make_model(architectures=["NewForTokenClassification"]).directory
+    assert read_config(directory).kind is Kind.EMBEDDING
 
 
 def test_broken_json_is_named(make_model: Callable[..., Any]) -> None:

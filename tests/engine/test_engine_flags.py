@@ -54,7 +54,10 @@ def test_switches_take_true_and_false_and_nothing_else(capsys: pytest.CaptureFix
         (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
         (["--port", "70000"], "--port must be a port number, not '70000'"),
         (["--max-batch-tokens", "0"], "--max-batch-tokens must be a positive integer, not '0'"),
-        (["--dtype", "float16"], "--dtype must be float32, not 'float16'"),
+        (
+            ["--dtype", "bfloat16"],
+            "--dtype must be float32, float16, int8 or uint8, not 'bfloat16'",
+        ),
         (["--pooling", "max"], "--pooling must be cls, mean, splade or last-token, not 'max'"),
         (["--hostname", "box"], "--hostname must be an IP address or localhost, not 'box'"),
         (

@@ -10,7 +10,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tei_manager.engine import health as health_module
-from tei_manager.engine.health import MODEL_SERVICE, Health
+from tei_manager.engine.health import Health
+from tei_manager.engine.kinds import Kind
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -36,7 +37,7 @@ class Model:
 
 @asynccontextmanager
 async def _served(model: Model) -> AsyncIterator[tuple[Health, Any]]:
-    health = Health(model.probe)
+    health = Health(Kind.EMBEDDING, model.probe)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers([health.handlers()])
     port = server.add_insecure_port("127.0.0.1:0")
@@ -80,7 +81,7 @@ async def test_a_model_that_failed_comes_back_without_anybodys_call(
     model = Model()
     model.works = False
     async with _served(model) as (health, stub):
-        watch = stub.Watch(Request(service=MODEL_SERVICE))
+        watch = stub.Watch(Request(service="tei.v1.Embed"))
         states = [(await watch.read()).status]
         health.batch_failed()
         health.batch_failed()
@@ -95,7 +96,7 @@ async def test_a_model_that_failed_comes_back_without_anybodys_call(
 @pytest.mark.asyncio
 async def test_closing_tells_the_watches_and_ends_them() -> None:
     async with _served(Model()) as (health, stub):
-        watch = stub.Watch(Request(service=MODEL_SERVICE))
+        watch = stub.Watch(Request(service="tei.v1.Embed"))
         states = [(await watch.read()).status]
         await health.close()
         states.append((await watch.read()).status)

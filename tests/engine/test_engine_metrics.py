@@ -65,7 +65,9 @@ def test_any_path_shows_the_metrics_and_health_says_ok(exported: Any) -> None:
 
 def test_buckets_are_the_routers(exported: Any) -> None:
     metrics, address = exported
-    metrics.embed_succeeded(Cost(1, 2, 3, 4, 5, 6))
+    cost = Cost(1, 2, 3, 4, 5, 6)
+    metrics.text_succeeded("predict", cost)
+    metrics.request_took(cost)
     names = [name for name in _series(address) if "_bucket" in name]
     bounds = {
         series: [float(name.split('"')[1]) for name in names if name.startswith(f"{series}_b")]

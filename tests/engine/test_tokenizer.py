@@ -47,10 +47,23 @@ def test_the_character_guard_counts_the_input_and_not_the_prompt(tokenizer: Toke
 
 
 def test_the_guard_cuts_bytes_and_only_between_characters(tokenizer: Tokenizer) -> None:
-    assert tokenizer.guard("x" * 2001, truncate=True) == "x" * 2000
-    assert tokenizer.guard("é" * 2001, truncate=True) == "é" * 1000
+    assert tokenizer.guard(("x" * 2001,), truncate=True) == ("x" * 2000,)
+    assert tokenizer.guard(("é" * 2001,), truncate=True) == ("é" * 1000,)
     odd = "x" + "é" * 2000
-    assert tokenizer.guard(odd, truncate=True) == odd
+    assert tokenizer.guard((odd,), truncate=True) == (odd,)
+
+
+def test_the_guard_counts_a_pair_together_and_cuts_each_at_half(tokenizer: Tokenizer) -> None:
+    assert tokenizer.guard(("x" * 1000, "y" * 1000), truncate=False)[1] == "y" * 1000
+    assert tokenizer.guard(("x" * 1500, "y" * 501), truncate=True) == ("x" * 1000, "y" * 501)
+    with pytest.raises(StatusError, match=r"less than 2000 characters\. Given: 2001"):
+        tokenizer.encode_pair("x" * 1500, "y" * 501, None)
+
+
+def test_a_pair_loses_tokens_of_its_longer_text_first(tokenizer: Tokenizer) -> None:
+    pair = tokenizer.encode_pair("a", "b c d e f g h", Direction.RIGHT)
+    assert tokenizer.decode(pair.ids, skip_special=False) == "[CLS] a [SEP] b c d e [SEP]"
+    assert pair.type_ids == [0, 0, 0, 1, 1, 1, 1, 1]
 
 
 def test_offsets_are_utf8_bytes_and_texts_are_what_stands_there(tokenizer: Tokenizer) -> None:

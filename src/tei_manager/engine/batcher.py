@@ -29,9 +29,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from tei_manager.engine.encoder import Array, Output
 from tei_manager.engine.refusals import backend_failed
 from tei_manager.engine.tokenizer import TokenIds
 from tei_manager.grpc.status import StatusError
@@ -44,15 +42,13 @@ RUN_OVERHEAD = 16
 # 16.7 k with 512, 15.1 k with 4096.
 RUN_TOKENS = 512
 
-Array = NDArray[np.float32]
-
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
     """What came out for one text, and how long it took.
 
     Args:
-        values: What the text's ``reduce`` made of its hidden states.
+        values: What the text's ``reduce`` made of the model's output.
         queue_ns: Time spent waiting for a turn.
         inference_ns: Wall time of the whole batch it ran in.
     """
@@ -68,13 +64,13 @@ class Entry:
 
     Args:
         text: Its token ids.
-        reduce: Makes of its hidden states, which it must not keep, what is returned for it.
+        reduce: Makes of the model's output, which it must not keep, what is returned for it.
         future: Gets an `Inferred` or an exception; cancelling it withdraws the text.
         arrived_ns: When it was submitted, on the monotonic clock.
     """
 
     text: TokenIds
-    reduce: Callable[[Array], Array]
+    reduce: Callable[[Output], Array]
     future: asyncio.Future[Inferred]
     arrived_ns: int = field(default_factory=time.monotonic_ns)
 
@@ -82,8 +78,8 @@ class Entry:
 class Runs(Protocol):
     """What runs a batch; `Encoder` in service, a fake in tests."""
 
-    def hidden_states(self, batch: Sequence[TokenIds]) -> list[Array]:
-        """Return the hidden states of each text, or raise whatever went wrong."""
+    def run(self, batch: Sequence[TokenIds]) -> list[Output]:
+        """Return what the model gives for each text, or raise whatever went wrong."""
 
 
 class Observes(Protocol):
@@ -130,7 +126,7 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    def submit(self, text: TokenIds, reduce: Callable[[Array], Array]) -> asyncio.Future[Inferred]:
+    def submit(self, text: TokenIds, reduce: Callable[[Output], Array]) -> asyncio.Future[Inferred]:
         """Queue a text.
 
         Args:
@@ -192,8 +188,10 @@ class Batcher:
         error: Exception | None = None
         results: list[Array | Exception]
         try:
-            states = self._runs.hidden_states([entry.text for entry in batch])
-            results = [_reduced(entry, rows) for entry, rows in zip(batch, states, strict=True)]
+            outputs = self._runs.run([entry.text for entry in batch])
+            results = [
+                _reduced(entry, output) for entry, output in zip(batch, outputs, strict=True)
+            ]
         except Exception as failure:  # the runtime may raise anything; the callers get to know
             error = failure
             results = [backend_failed(str(failure)) for _ in batch]
@@ -202,9 +200,9 @@ class Batcher:
         self._loop.call_soon_threadsafe(_deliver, batch, results, started, elapsed)
 
 
-def _reduced(entry: Entry, rows: Array) -> Array | Exception:
+def _reduced(entry: Entry, output: Output) -> Array | Exception:
     try:
-        return entry.reduce(rows)
+        return entry.reduce(output)
     except StatusError as error:
         return error
     except Exception as error:  # a mistake of ours; it must not end the thread

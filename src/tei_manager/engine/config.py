@@ -9,13 +9,12 @@ file; a guess would give wrong vectors that nobody notices.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from tei_manager.engine.kinds import Head, Kind, Pooling, kind_of, labels_of
 from tei_manager.engine.model import ModelUnusable
 
 # sentence-transformers names the file after the model class that wrote it; all say the same.
@@ -24,36 +23,39 @@ _LENGTH_FILES = tuple(
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 
-# Position tables of these models start behind the padding index.
-_OFFSET_MODELS = frozenset({"roberta", "xlm-roberta", "camembert"})
-
-
-class Pooling(Enum):
-    """How the vectors of the tokens become the vector of the text; values as in ``--pooling``."""
-
-    CLS = "cls"
-    MEAN = "mean"
-    LAST_TOKEN = "last-token"  # noqa: S105 -- a pooling, not a password
-    SPLADE = "splade"
+# Position tables of these models start behind the padding index. TEI leaves MPNet out, and would
+# read behind the end of its table.
+_OFFSET_MODELS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet"})
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """An embedding model as its files describe it.
+    """A model as its files describe it.
 
     Args:
         architecture: ``config.json`` as it stands; `graph` reads sizes from it.
-        pooling: How a text's vector is made.
+        kind: What the model is for.
+        pooling: How a text's vector is made; ``None`` for classifiers and rerankers.
+        labels: A classifier's, in the order of its logits; none for embedding models.
         max_positions: Most tokens that the model takes, special tokens counted.
         pad_id: The id that fills short rows of a batch; masked, so it changes no result.
         prompts: Texts that can be put before an input, by name.
     """
 
     architecture: Mapping[str, Any]
-    pooling: Pooling
+    kind: Kind
+    pooling: Pooling | None
+    labels: tuple[str, ...]
     max_positions: int
     pad_id: int
     prompts: Mapping[str, str]
+
+    @property
+    def head(self) -> Head:
+        """What a graph of the model has on top of its encoder."""
+        if self.kind is not Kind.EMBEDDING:
+            return Head.CLASSIFIER
+        return Head.MASKED_LM if self.pooling is Pooling.SPLADE else Head.NONE
 
 
 def read_config(directory: Path, pooling: Pooling | None = None) -> ModelConfig:
@@ -61,19 +63,21 @@ def read_config(directory: Path, pooling: Pooling | None = None) -> ModelConfig:
 
     Args:
         directory: As `find_model` returned it.
-        pooling: What the user asked for, before anything that the files say.
+        pooling: What the user asked for, before anything that the files say; without a meaning for
+            classifiers.
 
     Raises:
-        ModelUnusable: A file is missing or broken, or the model is of a kind that the engine
-            does not serve.
+        ModelUnusable: A file is missing or broken, or does not say what it must.
     """
     architecture = _read(directory, "config.json")
-    _refuse_other_kinds(architecture)
-    _refuse_dense(directory)
+    kind = kind_of(architecture, pooling)
+    embeds = kind is Kind.EMBEDDING
     prompts = _read_optional(directory, "config_sentence_transformers.json").get("prompts")
     return ModelConfig(
         architecture=architecture,
-        pooling=_supported(pooling or _pooling(directory, architecture)),
+        kind=kind,
+        pooling=pooling or _pooling(directory, architecture) if embeds else None,
+        labels=() if embeds else labels_of(architecture),
         max_positions=_max_positions(directory, architecture),
         pad_id=_pad_id(architecture),
         prompts=prompts or {},
@@ -98,22 +102,6 @@ def _read_optional(directory: Path, name: str) -> dict[str, Any]:
     return _read(directory, name) if (directory / name).is_file() else {}
 
 
-def _refuse_other_kinds(architecture: Mapping[str, Any]) -> None:
-    """Raise unless the architectures name an encoder without a classification head."""
-    names = architecture.get("architectures")
-    if not names or not isinstance(names, list) or not architecture.get("model_type"):
-        raise ModelUnusable("config.json must have `architectures` and `model_type`")
-    if any(str(name).endswith("Classification") for name in names):
-        raise ModelUnusable(f"{names[0]} is a classifier; tei-engine serves embedding models only")
-
-
-def _refuse_dense(directory: Path) -> None:
-    """Raise if sentence-transformers would send the pooled vector through a Dense layer."""
-    path = directory / "modules.json"
-    if path.is_file() and re.search(r'[."]Dense"', path.read_text(encoding="utf-8")):
-        raise ModelUnusable("The model has a Dense module, which tei-engine does not apply")
-
-
 def _pooling(directory: Path, architecture: Mapping[str, Any]) -> Pooling:
     """Return the pooling of the files: cls before mean before last token, as TEI prefers them."""
     if not (directory / "1_Pooling/config.json").is_file():
@@ -129,12 +117,6 @@ def _pooling(directory: Path, architecture: Mapping[str, Any]) -> Pooling:
         if modes.get(key):
             return pooling
     raise ModelUnusable("1_Pooling/config.json asks for none of cls, mean and last token pooling")
-
-
-def _supported(pooling: Pooling) -> Pooling:
-    if pooling is Pooling.SPLADE:
-        raise ModelUnusable("--pooling splade needs a masked language model head, which is not run")
-    return pooling
 
 
 def _max_positions(directory: Path, architecture: Mapping[str, Any]) -> int:

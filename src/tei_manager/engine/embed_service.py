@@ -1,21 +1,36 @@
-"""``tei.v1.Embed``: a text's vector, its tokens' vectors, and the refusal of sparse ones."""
+"""``tei.v1.Embed``: a text's vector, its tokens' vectors, and its weights for the vocabulary."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeAlias
 
 import grpc
+from google.protobuf.message import Message
 
-from tei_manager.engine.batcher import Array, Inferred
-from tei_manager.engine.config import Pooling
+from tei_manager.engine.batcher import Inferred
+from tei_manager.engine.dense import Dense
+from tei_manager.engine.encoder import Array, Output
+from tei_manager.engine.kinds import Pooling
 from tei_manager.engine.metrics import Metrics
 from tei_manager.engine.permits import Permits
 from tei_manager.engine.pipeline import Input, Pipeline, Work, cut_of
-from tei_manager.engine.pooling import finish, finite, pool
-from tei_manager.engine.refusals import invalid, no_splade
+from tei_manager.engine.pooling import TextVectors, finish, finite, token_rows
+from tei_manager.engine.refusals import (
+    all_of_splade,
+    invalid,
+    no_embedding,
+    no_splade,
+    normalized_splade,
+)
 from tei_manager.engine.rpc import Calls, Handler, Reply, Running
 from tei_manager.engine.tokenizer import Direction
 from tei_manager.grpc.proto.tei.v1 import tei_pb2
+
+_Request: TypeAlias = tei_pb2.EmbedRequest | tei_pb2.EmbedAllRequest | tei_pb2.EmbedSparseRequest
+_Reduce: TypeAlias = Callable[[Output], Array]
+_Message: TypeAlias = Callable[[Array, tei_pb2.Metadata], Message]
 
 # Most EmbedAll answers of one stream that wait for its reader: one of 256 tokens and 384 numbers
 # is 0.4 MB, where one of Embed is 1.5 kB.
@@ -27,67 +42,91 @@ class EmbedService:
 
     Args:
         pipeline: The way of a text.
-        pooling: How the model's token vectors become one.
+        pooling: How the model's token vectors become one; ``None`` if it does not embed.
+        dense: Layers behind the pooling, in order.
         metrics: Counts the texts.
     """
 
-    def __init__(self, pipeline: Pipeline, pooling: Pooling, metrics: Metrics) -> None:
+    def __init__(
+        self, pipeline: Pipeline, pooling: Pooling | None, dense: Sequence[Dense], metrics: Metrics
+    ) -> None:
         self._pipeline = pipeline
         self._pooling = pooling
+        self._vectors = TextVectors(pooling, dense) if pooling is not None else None
         self._metrics = metrics
 
     async def embed(self, request: tei_pb2.EmbedRequest) -> Running:
         """Begin on a text's vector; checks come in TEI's order."""
         cut = cut_of(request.truncate, request.truncation_direction)
+        normalize = request.normalize if request.HasField("normalize") else True
+        if self._pooling is Pooling.SPLADE and normalize:
+            raise normalized_splade()
         dimensions = request.dimensions if request.HasField("dimensions") else None
         if dimensions == 0:
             raise invalid("`dimensions` should be positive")
-        normalize = request.normalize if request.HasField("normalize") else True
-        reduce = partial(_vector, self._pooling, dimensions, normalize)
-        self._metrics.embed_started()
-        work = await self._pipeline.submit(_input(request, cut), reduce)
-        return Running(work.future, partial(self._embed_reply, work))
+        if self._vectors is None:
+            raise no_embedding()
+        reduce = partial(_vector, self._vectors, dimensions, normalize)
+        return await self._begin(request, cut, reduce, _embed_message)
 
     async def embed_all(self, request: tei_pb2.EmbedAllRequest) -> Running:
         """Begin on the vectors of a text's tokens, neither pooled nor normalised."""
         cut = cut_of(request.truncate, request.truncation_direction)
-        self._metrics.embed_started()
-        work = await self._pipeline.submit(_input(request, cut), _rows)
-        return Running(work.future, partial(self._embed_all_reply, work))
+        if self._pooling is Pooling.SPLADE:
+            raise all_of_splade()
+        if self._pooling is None:
+            raise no_embedding()
+        return await self._begin(request, cut, _rows, _embed_all_message)
 
     async def embed_sparse(self, request: tei_pb2.EmbedSparseRequest) -> Running:
-        """Refuse, as TEI does for every model without SPLADE pooling."""
-        cut_of(request.truncate, request.truncation_direction)
-        raise no_splade()
+        """Begin on a text's weights for the entries of the vocabulary."""
+        cut = cut_of(request.truncate, request.truncation_direction)
+        if self._pooling is not Pooling.SPLADE or self._vectors is None:
+            raise no_splade()
+        reduce = partial(_vector, self._vectors, None, False)
+        return await self._begin(request, cut, reduce, _embed_sparse_message)
 
-    def _embed_reply(self, work: Work, inferred: Inferred) -> Reply:
+    async def _begin(
+        self, request: _Request, cut: Direction | None, reduce: _Reduce, message: _Message
+    ) -> Running:
+        """Queue a text and say how its answer is made."""
+        self._metrics.text_started("embed")
+        prompt = request.prompt_name if request.HasField("prompt_name") else None
+        work = await self._pipeline.submit(Input(request.inputs, prompt, cut), reduce)
+        return Running(work.future, partial(self._reply, work, message))
+
+    def _reply(self, work: Work, message: _Message, inferred: Inferred) -> Reply:
         cost = work.cost(inferred)
-        self._metrics.embed_succeeded(cost)
-        message = tei_pb2.EmbedResponse(
-            embeddings=inferred.values.tolist(), metadata=cost.metadata()
-        )
-        return Reply(message, cost)
-
-    def _embed_all_reply(self, work: Work, inferred: Inferred) -> Reply:
-        cost = work.cost(inferred)
-        self._metrics.embed_succeeded(cost)
-        rows = [tei_pb2.TokenEmbedding(embeddings=row) for row in inferred.values.tolist()]
-        return Reply(
-            tei_pb2.EmbedAllResponse(token_embeddings=rows, metadata=cost.metadata()), cost
-        )
+        self._metrics.text_succeeded("embed", cost)
+        self._metrics.request_took(cost)
+        return Reply(message(inferred.values, cost.metadata()), cost)
 
 
-def _input(request: tei_pb2.EmbedRequest | tei_pb2.EmbedAllRequest, cut: Direction | None) -> Input:
-    prompt = request.prompt_name if request.HasField("prompt_name") else None
-    return Input(request.inputs, prompt, cut)
+def _vector(vectors: TextVectors, dimensions: int | None, normalize: bool, output: Output) -> Array:
+    return finish(vectors(output), dimensions, normalize=normalize)
 
 
-def _vector(pooling: Pooling, dimensions: int | None, normalize: bool, hidden: Array) -> Array:
-    return finish(pool(hidden, pooling), dimensions, normalize=normalize)
+def _rows(output: Output) -> Array:
+    return finite(token_rows(output).copy())
 
 
-def _rows(hidden: Array) -> Array:
-    return finite(hidden.copy())
+def _embed_message(vector: Array, metadata: tei_pb2.Metadata) -> tei_pb2.EmbedResponse:
+    return tei_pb2.EmbedResponse(embeddings=vector.tolist(), metadata=metadata)
+
+
+def _embed_all_message(rows: Array, metadata: tei_pb2.Metadata) -> tei_pb2.EmbedAllResponse:
+    tokens = [tei_pb2.TokenEmbedding(embeddings=row) for row in rows.tolist()]
+    return tei_pb2.EmbedAllResponse(token_embeddings=tokens, metadata=metadata)
+
+
+def _embed_sparse_message(
+    weights: Array, metadata: tei_pb2.Metadata
+) -> tei_pb2.EmbedSparseResponse:
+    """Return the weights that are not zero, in the order of the vocabulary."""
+    (present,) = weights.nonzero()
+    pairs = zip(present.tolist(), weights[present].tolist(), strict=True)
+    values = [tei_pb2.SparseValue(index=index, value=value) for index, value in pairs]
+    return tei_pb2.EmbedSparseResponse(sparse_embeddings=values, metadata=metadata)
 
 
 def embed_handlers(

@@ -1,12 +1,15 @@
 """Run a graph on a batch of token lists with ONNX Runtime.
 
 Takes the graphs of `graph` and those that published repositories carry: inputs are given by the
-names and integer types that the graph asks for, and the output is the best of those that it has.
+names and integer types that the graph asks for, and outputs are known by the names that exporters
+give them. What comes out is handed on for each text without its padding, so that nobody above can
+let a batch change an answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from tei_manager.engine.kinds import Head
 from tei_manager.engine.model import ModelUnusable
 from tei_manager.engine.tokenizer import TokenIds
 
@@ -22,20 +26,41 @@ _INTEGERS: dict[str, type[np.signedinteger[Any]]] = {
     "tensor(int32)": np.int32,
 }
 
-# Outputs that hold one vector for each token, best first, by the names that exporters give them.
+# Outputs of encoders with one vector for each text, made by the graph, and for each token. TEI
+# takes the first of the first kind, else the first of the second.
+_TEXT_OUTPUTS = ("sentence_embedding",)
 _TOKEN_OUTPUTS = ("last_hidden_state", "token_embeddings")
 
+# The output of a graph with a head: for each text, or for each token of a masked language model.
+_LOGITS = ("logits",)
+
 Integers = NDArray[np.int64]
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What the model gave for one text; views of larger arrays, to be copied if kept.
+
+    Args:
+        tokens: One row for each token, special ones included; ``None`` if the graph has no such
+            output.
+        text: One vector for the whole text, made by the graph itself; ``None`` likewise.
+    """
+
+    tokens: Array | None
+    text: Array | None
 
 
 class Encoder:
     """A loaded model.
 
-    One call of `hidden_states` at a time is meant: the threads inside a call are what keeps the
+    One call of `run` at a time is meant: the threads inside a call are what keeps the
     cores busy. Calls from several threads are safe and slower.
 
     Args:
         path: The ONNX file.
+        head: Whether the encoder's own outputs are wanted or those of a head.
         pad_id: What fills short rows.
         threads: Cores that one call may use.
 
@@ -44,7 +69,7 @@ class Encoder:
             encoder has.
     """
 
-    def __init__(self, path: Path, pad_id: int, threads: int) -> None:
+    def __init__(self, path: Path, head: Head, pad_id: int, threads: int) -> None:
         self._pad_id = pad_id
         try:
             self._session = ort.InferenceSession(
@@ -57,12 +82,11 @@ class Encoder:
             (entry.name, _integer_type(entry.type, path), _known_input(entry.name, path))
             for entry in self._session.get_inputs()
         ]
-        self._output = _choose_output([entry.name for entry in self._session.get_outputs()], path)
+        names = [entry.name for entry in self._session.get_outputs()]
+        self._outputs = _choose_outputs(names, head, path)
 
-    def hidden_states(self, batch: Sequence[TokenIds]) -> list[NDArray[np.float32]]:
-        """Return the last hidden states of each text: (tokens of that text, hidden size).
-
-        The arrays are views of one larger array. Copy what outlives the batch.
+    def run(self, batch: Sequence[TokenIds]) -> list[Output]:
+        """Return what the model makes of each text.
 
         Args:
             batch: One or more texts, of any lengths.
@@ -73,8 +97,16 @@ class Encoder:
         longest = max(map(len, batch))
         arrays = [(name, kind, make(self, batch, longest)) for name, kind, make in self._inputs]
         feed = {name: array.astype(kind, copy=False) for name, kind, array in arrays}
-        (states,) = self._session.run([self._output], feed)
-        return [states[row, : len(text)] for row, text in enumerate(batch)]
+        found = self._session.run(self._outputs, feed)
+        by_rank = {array.ndim: array.astype(np.float32, copy=False) for array in found}
+        tokens, text = by_rank.get(3), by_rank.get(2)
+        return [
+            Output(
+                tokens=None if tokens is None else tokens[row, : len(entry)],
+                text=None if text is None else text[row],
+            )
+            for row, entry in enumerate(batch)
+        ]
 
     def ids(self, batch: Sequence[TokenIds], longest: int) -> Integers:
         """Return token ids, rows filled on the right."""
@@ -134,10 +166,11 @@ def _known_input(name: str, path: Path) -> _Maker:
     return _MAKERS[name]
 
 
-def _choose_output(names: list[str], path: Path) -> str:
-    for wanted in _TOKEN_OUTPUTS:
-        if wanted in names:
-            return wanted
-    raise ModelUnusable(
-        f"The graph '{path}' has outputs {names}, none of them {' or '.join(_TOKEN_OUTPUTS)}"
-    )
+def _choose_outputs(names: list[str], head: Head, path: Path) -> list[str]:
+    """Return what to ask the graph for: at most one output of each kind."""
+    kinds = (_TEXT_OUTPUTS, _TOKEN_OUTPUTS) if head is Head.NONE else (_LOGITS,)
+    chosen = [next((name for name in kind if name in names), None) for kind in kinds]
+    if not any(chosen):
+        wanted = " or ".join(name for kind in kinds for name in kind)
+        raise ModelUnusable(f"The graph '{path}' has outputs {names}, none of them {wanted}")
+    return [name for name in chosen if name is not None]

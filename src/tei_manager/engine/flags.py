@@ -3,7 +3,7 @@
 Every flag has TEI's environment twin: its name in upper case (``MAX_BATCH_TOKENS``). A flag comes
 before the environment. Mistakes in either end the program with status 2 and one sentence. Flags of
 TEI that have no meaning here are taken and do nothing: HTTP-only ones, the Python backend's socket,
-the candle backend's Dense path, and tracing. One flag is ours: ``--intra-op-threads``.
+and tracing. One flag is ours: ``--intra-op-threads``.
 
 Host names: TEI silently listens on 0.0.0.0 when ``--hostname`` is not an IP address. For the
 environment that is kept, since containers set ``HOSTNAME`` to their own name; a flag that is
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tei_manager import __version__
+from tei_manager.engine.model import DTYPES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,7 @@ class Flags:
     auto_truncate: bool
     default_prompt_name: str | None
     default_prompt: str | None
+    dense_path: str | None
     hf_token: str | None
     hostname: str
     port: int
@@ -86,8 +88,8 @@ def _address(text: str) -> str:
     return str(ipaddress.ip_address(text))
 
 
-def _float32(text: str) -> str:
-    if text != "float32":
+def _dtype(text: str) -> str:
+    if text not in DTYPES:
         raise ValueError
     return text
 
@@ -128,7 +130,13 @@ _ROWS = (
     _text("model-id", "a model directory, or an id on the Hugging Face hub; required"),
     _text("revision", "branch, tag or commit on the hub"),
     _count("tokenization-workers", "threads that tokenise long texts; default: cores - 1", None),
-    _Row("dtype", _float32, "float32", "float32", "the only one that a CPU runs well"),
+    _Row(
+        "dtype",
+        _dtype,
+        " or ".join((", ".join(DTYPES[:-1]), DTYPES[-1])),
+        "float32",
+        "what is not float32 must lie in the repository as a graph of its own",
+    ),
     _Row("pooling", _pooling, "cls, mean, splade or last-token", None, "overrides the model's"),
     _count("max-concurrent-requests", "requests under way before unary calls are refused", 512),
     _count("max-batch-tokens", "padded tokens among which a batch is chosen", 16384),
@@ -138,7 +146,7 @@ _ROWS = (
     _text("served-model-name", _IGNORED),
     _text("default-prompt-name", "prompt of the model put before every input"),
     _text("default-prompt", "text put before every input"),
-    _text("dense-path", _IGNORED),
+    _text("dense-path", "folder of the Dense module, in the place of the model's"),
     _text("hf-token", "token for the hub"),
     _text("hf-api-token", "the old name of --hf-token"),
     _Row("hostname", _address, "an IP address or localhost", "0.0.0.0", "where to listen"),  # noqa: S104 -- TEI's default
@@ -193,7 +201,7 @@ def _complete(values: dict[str, Any]) -> Flags:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tei-engine",
-        description="Serve an embedding model over TEI's gRPC API, on the CPU.",
+        description="Serve an embedding, rerank or classifier model over TEI's gRPC API.",
         epilog="Every flag can be set in the environment: MODEL_ID, PORT and so on.",
         allow_abbrev=False,
     )

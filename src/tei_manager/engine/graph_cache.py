@@ -19,38 +19,47 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
-from tei_manager.engine.model import ModelUnusable
+from tei_manager.engine.kinds import Head
+from tei_manager.engine.model import ModelUnusable, graph_names
 
 _log = logging.getLogger(__name__)
 
 
-def graph_file(directory: Path, architecture: Mapping[str, Any]) -> Path:
+def graph_file(directory: Path, architecture: Mapping[str, Any], head: Head, dtype: str) -> Path:
     """Return the ONNX file that runs the model in ``directory``: its own, or one built from it.
 
     Args:
         directory: As `find_model` returned it.
         architecture: Its ``config.json``.
+        head: What a graph that is built has on top of the encoder.
+        dtype: ``--dtype``; only float32 can be built.
 
     Raises:
-        ModelUnusable: There are neither an ONNX file nor weights, or no graph can be built.
+        ModelUnusable: There is neither an ONNX file for the dtype nor weights, or no graph can be
+            built.
     """
-    own = directory / "onnx/model.onnx"
-    if own.is_file():
+    names = graph_names(dtype)
+    own = next((directory / name for name in names if (directory / name).is_file()), None)
+    if own is not None:
         return own
+    if dtype != "float32":
+        raise ModelUnusable(
+            f"The model in '{directory}' has no {dtype} graph; looked for {', '.join(names)}"
+        )
     weights = directory / "model.safetensors"
     if not weights.is_file():
         raise ModelUnusable(
             f"The model in '{directory}' has neither onnx/model.onnx nor model.safetensors"
         )
-    return _cached(architecture, weights, user_cache_path("tei-manager") / "graphs")
+    return _cached(architecture, head, weights, user_cache_path("tei-manager") / "graphs")
 
 
-def _cached(architecture: Mapping[str, Any], weights: Path, root: Path) -> Path:
+def _cached(architecture: Mapping[str, Any], head: Head, weights: Path, root: Path) -> Path:
     """Return the graph's file below ``root``, built on the first call."""
-    place = root / _key(architecture, weights)
+    place = root / _key(architecture, head, weights)
     if not (place / "model.onnx").is_file():
         try:
-            _build(architecture, weights, place)
+            _build(architecture, head, weights, place)
         except OSError as error:
             raise ModelUnusable(
                 f"Cannot keep the model's graph in '{root}' ({error}); make room there or make it"
@@ -59,24 +68,25 @@ def _cached(architecture: Mapping[str, Any], weights: Path, root: Path) -> Path:
     return place / "model.onnx"
 
 
-def _key(architecture: Mapping[str, Any], weights: Path) -> str:
+def _key(architecture: Mapping[str, Any], head: Head, weights: Path) -> str:
     """Return the digest of what the graph is made from; 50 ms for 90 MB where SHA is in silicon."""
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
-    digest.update(json.dumps(architecture, sort_keys=True).encode())
-    digest.update(Path(__file__).with_name("graph.py").read_bytes())
+    digest.update(json.dumps([architecture, head.value], sort_keys=True).encode())
+    for source in sorted(Path(__file__).with_name("graph").glob("*.py")):
+        digest.update(source.read_bytes())
     return digest.hexdigest()
 
 
-def _build(architecture: Mapping[str, Any], weights: Path, place: Path) -> None:
+def _build(architecture: Mapping[str, Any], head: Head, weights: Path, place: Path) -> None:
     """Write the graph beside its place and move it there; whoever comes second lets it be."""
-    from tei_manager.engine.graph import write_graph
+    from tei_manager.engine.graph.writer import write_graph
 
     _log.info("Building the graph of %s", weights.parent)
     place.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix="draft-", dir=place.parent))
     try:
-        write_graph(architecture, weights, draft)
+        write_graph(architecture, head, weights, draft)
         _publish(draft, place)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

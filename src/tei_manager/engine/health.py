@@ -16,6 +16,7 @@ from functools import partial
 import grpc
 from grpc_health.v1 import health_pb2
 
+from tei_manager.engine.kinds import Kind
 from tei_manager.engine.rpc import Calls, Context, Handler, Running, abort, parse
 from tei_manager.grpc.status import Code, StatusError
 
@@ -24,10 +25,14 @@ _log = logging.getLogger(__name__)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
-# The service that stands for the model, and those that TEI calls healthy whatever the model does.
-MODEL_SERVICE = "tei.v1.Embed"
+# The services that TEI calls healthy whatever the model does, and those that stand for the model.
 _ALWAYS = ("", "tei.v1.Info", "tei.v1.Tokenize")
-_NEVER = ("tei.v1.Predict", "tei.v1.Rerank")
+_OF_KIND = {
+    Kind.EMBEDDING: ("tei.v1.Embed",),
+    Kind.CLASSIFIER: ("tei.v1.Predict",),
+    Kind.RERANKER: ("tei.v1.Predict", "tei.v1.Rerank"),
+}
+_OF_MODELS = ("tei.v1.Embed", "tei.v1.Predict", "tei.v1.Rerank")
 
 # Between two tries to bring a failed model back; it costs one token each.
 RETRY_SECONDS = 1.0
@@ -37,16 +42,18 @@ class Health:
     """The health of one model.
 
     Args:
+        kind: What the model is for; services that it does not have are never SERVING.
         probe: Runs one small batch, or raises.
 
     Ownership:
         `close` ends all watches and the probing.
     """
 
-    def __init__(self, probe: Callable[[], Awaitable[object]]) -> None:
+    def __init__(self, kind: Kind, probe: Callable[[], Awaitable[object]]) -> None:
         self._probe = probe
-        self._states = dict.fromkeys((*_ALWAYS, MODEL_SERVICE), _SERVING)
-        self._states.update(dict.fromkeys(_NEVER, _NOT_SERVING))
+        self._services = _OF_KIND[kind]
+        self._states = dict.fromkeys((*_ALWAYS, *_OF_MODELS), _NOT_SERVING)
+        self._states.update(dict.fromkeys((*_ALWAYS, *self._services), _SERVING))
         self._changed = asyncio.Condition()
         self._closing = False
         self._recovery: asyncio.Task[None] | None = None
@@ -57,7 +64,7 @@ class Health:
             self._recovery = asyncio.create_task(self._recover())
 
     async def _recover(self) -> None:
-        await self._set(MODEL_SERVICE, _NOT_SERVING)
+        await self._set(_NOT_SERVING)
         while True:
             try:
                 await self._probe()
@@ -65,12 +72,12 @@ class Health:
                 _log.warning("The model fails: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
-                await self._set(MODEL_SERVICE, _SERVING)
+                await self._set(_SERVING)
                 return
 
-    async def _set(self, service: str, state: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+    async def _set(self, state: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         async with self._changed:
-            self._states[service] = state
+            self._states.update(dict.fromkeys(self._services, state))
             self._changed.notify_all()
 
     async def close(self) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tei_manager.engine.config import ModelConfig, Pooling, read_config
-from tei_manager.engine.encoder import Encoder
+from tei_manager.engine.config import ModelConfig, read_config
+from tei_manager.engine.dense import Dense, read_dense
+from tei_manager.engine.encoder import Encoder, Output
 from tei_manager.engine.flags import Flags
 from tei_manager.engine.graph_cache import graph_file
+from tei_manager.engine.kinds import Pooling
 from tei_manager.engine.model import ModelUnusable, find_model
+from tei_manager.engine.pooling import TextVectors
 from tei_manager.engine.tokenizer import TokenIds, Tokenizer
 
 
@@ -21,12 +24,14 @@ class LoadedModel:
         config: What its files say.
         tokenizer: Knows the effective length.
         encoder: Has run the longest input once.
+        dense: Layers behind the pooling, in order.
         default_prompt: Goes before inputs that name no prompt; may be empty.
     """
 
     config: ModelConfig
     tokenizer: Tokenizer
     encoder: Encoder
+    dense: tuple[Dense, ...]
     default_prompt: str
 
 
@@ -37,15 +42,21 @@ def load(flags: Flags) -> LoadedModel:
         ModelUnusable: It cannot be served; the sentence says why.
     """
     directory = find_model(
-        flags.model_id, revision=flags.revision, cache=flags.cache, token=flags.hf_token
+        flags.model_id,
+        revision=flags.revision,
+        cache=flags.cache,
+        token=flags.hf_token,
+        dtype=flags.dtype,
     )
     config = read_config(directory, Pooling(flags.pooling) if flags.pooling else None)
     prompt = _default_prompt(config, flags)
     tokenizer = _tokenizer(directory, config, flags)
-    path = graph_file(directory, config.architecture)
-    encoder = Encoder(path, config.pad_id, flags.intra_op_threads)
-    _warm(encoder, config.pad_id, tokenizer.max_length)
-    return LoadedModel(config, tokenizer, encoder, prompt)
+    dense = read_dense(directory, flags.dense_path)
+    path = graph_file(directory, config.architecture, config.head, flags.dtype)
+    encoder = Encoder(path, config.head, config.pad_id, flags.intra_op_threads)
+    model = LoadedModel(config, tokenizer, encoder, dense, prompt)
+    _warm(model)
+    return model
 
 
 def _default_prompt(config: ModelConfig, flags: Flags) -> str:
@@ -69,11 +80,25 @@ def _tokenizer(directory: Path, config: ModelConfig, flags: Flags) -> Tokenizer:
     return Tokenizer(directory / "tokenizer.json", length)
 
 
-def _warm(encoder: Encoder, pad_id: int, length: int) -> None:
-    """Run the shortest and the longest input, so that no caller pays for first-time work."""
-    for count in (1, length):
+def _warm(model: LoadedModel) -> None:
+    """Run the shortest and the longest input, so that no caller pays for first-time work.
+
+    What comes out is brought to an answer too: a head or a Dense module of the wrong size is found
+    here.
+    """
+    for count in (1, model.tokenizer.max_length):
         try:
-            encoder.hidden_states([TokenIds([pad_id] * count, [0] * count)])
+            (output,) = model.encoder.run([TokenIds([model.config.pad_id] * count, [0] * count)])
+            _answer(model, output)
         except Exception as error:  # the runtime's own classes share no base of their own
             reason = str(error).partition("\n")[0]
             raise ModelUnusable(f"The model cannot run {count} tokens: {reason}") from error
+
+
+def _answer(model: LoadedModel, output: Output) -> None:
+    """Make of an output what a caller would get."""
+    labels = len(model.config.labels)
+    if model.config.pooling is not None:
+        TextVectors(model.config.pooling, model.dense)(output)
+    elif output.text is None or len(output.text) != labels:
+        raise ValueError(f"its graph does not give one number for each of {labels} labels")

@@ -72,13 +72,16 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._counters = _Counters()
         self.registry.register(self._counters)
-        self._requests = [self._histogram(f"te_request_{stage}", _SECONDS) for stage in _STAGES]
-        self._embeds = [self._histogram(f"te_embed_{stage}", _SECONDS) for stage in _STAGES]
+        self._requests = self._stages("request")
+        self._texts = {kind: self._stages(kind) for kind in ("embed", "predict")}
         lengths = list(_powers_of_two(max_input_length))
         self._input_length = self._histogram("te_request_input_length", lengths)
         self._batch_texts = self._histogram("te_batch_next_size", _BATCH_TEXTS)
         self._batch_tokens = self._histogram("te_batch_next_tokens", _BATCH_TOKENS)
         self._queue_size = Gauge("te_queue_size", "See TEI's documentation", registry=self.registry)
+
+    def _stages(self, kind: str) -> list[Histogram]:
+        return [self._histogram(f"te_{kind}_{stage}", _SECONDS) for stage in _STAGES]
 
     def _histogram(self, name: str, buckets: Iterable[float]) -> Histogram:
         return Histogram(
@@ -97,18 +100,19 @@ class Metrics:
         """Count a request, unary or of a stream, that was refused or went wrong."""
         self._counters.add("te_request_failure", err=kind)
 
-    def embed_started(self) -> None:
-        """Count a text that is to be embedded."""
-        self._counters.add("te_embed_count")
+    def text_started(self, kind: str) -> None:
+        """Count a text that is to be run; ``kind`` is ``embed`` or ``predict``."""
+        self._counters.add(f"te_{kind}_count")
 
-    def embed_succeeded(self, cost: Cost) -> None:
-        """Count an embedded text and record what it cost."""
-        self._counters.add("te_embed_success")
+    def text_succeeded(self, kind: str, cost: Cost) -> None:
+        """Count a text that was run and record what it cost."""
+        self._counters.add(f"te_{kind}_success")
         self._input_length.observe(cost.tokens)
-        times = (cost.total_ns, cost.tokenization_ns, cost.queue_ns, cost.inference_ns)
-        for histograms in (self._requests, self._embeds):
-            for histogram, nanoseconds in zip(histograms, times, strict=True):
-                histogram.observe(nanoseconds / _NS_PER_S)
+        _observe(self._texts[kind], cost)
+
+    def request_took(self, cost: Cost) -> None:
+        """Record what an answer cost: that of one text, or of all texts of a Rerank."""
+        _observe(self._requests, cost)
 
     def batch_taken(self, texts: int, tokens: int, waiting: int) -> None:
         """Record a batch and what is left in the queue."""
@@ -119,6 +123,12 @@ class Metrics:
     def dropped(self, texts: int) -> None:
         """Count texts whose callers went away."""
         self._counters.add("te_request_failure", texts, err="dropped")
+
+
+def _observe(stages: Iterable[Histogram], cost: Cost) -> None:
+    times = (cost.total_ns, cost.tokenization_ns, cost.queue_ns, cost.inference_ns)
+    for histogram, nanoseconds in zip(stages, times, strict=True):
+        histogram.observe(nanoseconds / _NS_PER_S)
 
 
 def _powers_of_two(limit: int) -> Iterator[float]:

@@ -8,6 +8,7 @@ snapshots, and rules out a package, which cannot say of which revision it is.
 from __future__ import annotations
 
 import os
+import platform
 from importlib import metadata
 from pathlib import Path
 
@@ -19,8 +20,31 @@ _PACKAGED = {
     ),
 }
 
-# What the engine can read of a repository; everything else in it stays where it is.
-_WANTED_FILES = ("*.json", "model.safetensors", "onnx/model.onnx", "onnx/model.onnx_data")
+# What the engine can read of a repository beside its graphs; everything else stays where it is.
+_WANTED_FILES = ("*.json", "model.safetensors", "*Dense*/model.safetensors")
+
+# What publishers call the graph of a dtype, best first: `transformers.js` and `optimum` name the
+# type, `sentence-transformers` the instructions that it was made for.
+_GRAPHS = {
+    "float32": ("model",),
+    "float16": ("model_fp16",),
+    "int8": ("model_int8", "model_quantized", "model_qint8_avx512_vnni", "model_qint8_avx512"),
+    "uint8": ("model_uint8", "model_quint8_avx2"),
+}
+
+if platform.machine() in ("arm64", "aarch64"):
+    _GRAPHS["int8"] = ("model_qint8_arm64", *_GRAPHS["int8"])
+
+DTYPES = tuple(_GRAPHS)
+
+
+def graph_names(dtype: str) -> list[str]:
+    """Return the files, in a repository, that may hold the graph of a dtype, best first.
+
+    Args:
+        dtype: One of `DTYPES`.
+    """
+    return [f"{folder}{name}.onnx" for folder in ("onnx/", "") for name in _GRAPHS[dtype]]
 
 
 class ModelUnusable(Exception):
@@ -33,6 +57,7 @@ def find_model(
     revision: str | None = None,
     cache: Path | None = None,
     token: str | None = None,
+    dtype: str = "float32",
 ) -> Path:
     """Return the directory that holds the files of a model, downloading them if need be.
 
@@ -42,6 +67,7 @@ def find_model(
         revision: Branch, tag or commit on the hub; the default branch if ``None``.
         cache: The hub's cache directory; where the Hugging Face libraries keep it if ``None``.
         token: For models that the hub shows only to some.
+        dtype: Whose graph to download.
 
     Raises:
         ModelUnusable: It is in none of the four places.
@@ -54,7 +80,7 @@ def find_model(
     return (
         _in_cache(model_id, revision, cache or _default_cache())
         or (None if revision else _in_package(model_id))
-        or _from_hub(model_id, revision, cache, token)
+        or _from_hub(model_id, revision, cache, token, dtype)
     )
 
 
@@ -92,11 +118,14 @@ def _in_package(model_id: str) -> Path | None:
     return None
 
 
-def _from_hub(model_id: str, revision: str | None, cache: Path | None, token: str | None) -> Path:
+def _from_hub(
+    model_id: str, revision: str | None, cache: Path | None, token: str | None, dtype: str
+) -> Path:
     """Download what the engine can read of the repository."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    graphs = [f"{name}{end}" for name in graph_names(dtype) for end in ("", "_data")]
     try:
         return Path(
             snapshot_download(
@@ -104,7 +133,7 @@ def _from_hub(model_id: str, revision: str | None, cache: Path | None, token: st
                 revision=revision,
                 cache_dir=cache,
                 token=token,
-                allow_patterns=list(_WANTED_FILES),
+                allow_patterns=[*_WANTED_FILES, *graphs],
             )
         )
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
 
 from tei_manager.engine.refusals import overloaded
+
+
+class _HasFuture(Protocol):
+    @property
+    def future(self) -> asyncio.Future[Any]: ...
+
+
+_Started = TypeVar("_Started", bound=_HasFuture)
 
 
 class Permits:
@@ -35,12 +45,24 @@ class Permits:
         """Return a permit that `take` gave."""
         self._all.release()
 
-    async def wait(self) -> None:
-        """Wait for a permit for an item of a stream.
+    async def lend(self, start: Callable[[], Awaitable[_Started]]) -> _Started:
+        """Wait for a permit for an item of a stream, start on it, and return what was started.
+
+        The permit goes back when the item's future is done, or at once if it cannot be started.
 
         Cancellation:
             No permit is held afterwards.
         """
+        await self._wait()
+        try:
+            started = await start()
+        except BaseException:
+            self._give_back_waited()
+            raise
+        started.future.add_done_callback(lambda _: self._give_back_waited())
+        return started
+
+    async def _wait(self) -> None:
         await self._streams.acquire()
         try:
             await self._all.acquire()
@@ -48,7 +70,6 @@ class Permits:
             self._streams.release()
             raise
 
-    def give_back_waited(self) -> None:
-        """Return a permit that `wait` gave."""
+    def _give_back_waited(self) -> None:
         self._all.release()
         self._streams.release()

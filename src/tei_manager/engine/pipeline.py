@@ -1,4 +1,4 @@
-"""Text in, vectors out: prompt, checks, tokens, queue. What all embedding RPCs share."""
+"""The way of a text that all model RPCs share: prompt, checks, tokens, queue."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from tei_manager.engine.batcher import Array, Batcher, Inferred
+from tei_manager.engine.batcher import Batcher, Inferred
 from tei_manager.engine.cost import Cost
-from tei_manager.engine.refusals import empty, tokenizer_failed, unknown_direction, unknown_prompt
-from tei_manager.engine.tokenizer import Direction, Tokenizer
+from tei_manager.engine.encoder import Array, Output
+from tei_manager.engine.refusals import (
+    empty,
+    prompt_for_pair,
+    tokenizer_failed,
+    unknown_direction,
+    unknown_prompt,
+)
+from tei_manager.engine.tokenizer import Direction, TokenIds, Tokenizer
 from tei_manager.grpc.status import StatusError
 
 # Texts up to this length are tokenised on the event loop: 0.4 ms at most, where the way to a
@@ -31,11 +38,18 @@ class Input:
         text: As it came.
         prompt_name: Names a prompt of the model; ``None`` leaves it to the server's default.
         cut: Which end to cut if the text is too long; ``None`` refuses such a text.
+        second: A second text that the model reads with the first; most inputs have none.
     """
 
     text: str
     prompt_name: str | None
     cut: Direction | None
+    second: str | None = None
+
+    @property
+    def characters(self) -> int:
+        """Unicode scalar values, of both texts."""
+        return len(self.text) + len(self.second or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +62,10 @@ class Work:
     started_ns: int
     tokenization_ns: int
 
+    def abandon(self) -> None:
+        """Withdraw the text; a failure that nobody will ask for is marked as seen."""
+        abandon(self.future)
+
     def cost(self, inferred: Inferred) -> Cost:
         """Return what the work cost, up to now."""
         return Cost(
@@ -58,6 +76,12 @@ class Work:
             queue_ns=inferred.queue_ns,
             inference_ns=inferred.inference_ns,
         )
+
+
+def abandon(future: asyncio.Future[Any]) -> None:
+    """Cancel a future; a failure that nobody will ask for is marked as seen."""
+    if not future.cancel() and not future.cancelled():
+        future.exception()
 
 
 def cut_of(truncate: bool, direction: int) -> Direction | None:
@@ -99,23 +123,32 @@ class Pipeline:
         self._default_prompt = default_prompt
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="tokenize")
 
-    async def submit(self, entry: Input, reduce: Callable[[Array], Array]) -> Work:
+    async def submit(self, entry: Input, reduce: Callable[[Output], Array]) -> Work:
         """Check and tokenise a text and queue it.
 
         Args:
             entry: The text.
-            reduce: Makes the answer of its hidden states; see `batcher.Entry`.
+            reduce: Makes the answer of the model's output; see `batcher.Entry`.
 
         Raises:
             StatusError: The text is refused; nothing was queued.
         """
         started = time.monotonic_ns()
-        prefix = self.prefix(entry.text, entry.prompt_name)
-        encode = partial(self.tokenizer.encode, prefix, entry.text, entry.cut)
-        tokens = await self.tokenize(entry.text, encode)
+        tokens = await self.tokenize(entry.characters, self._encoding(entry))
         tokenized = time.monotonic_ns()
         future = self._batcher.submit(tokens, reduce)
-        return Work(future, len(entry.text), len(tokens), started, tokenized - started)
+        return Work(future, entry.characters, len(tokens), started, tokenized - started)
+
+    def _encoding(self, entry: Input) -> Callable[[], TokenIds]:
+        """Check an input and return what will tokenise it."""
+        if entry.second is None:
+            prefix = self.prefix(entry.text, entry.prompt_name)
+            return partial(self.tokenizer.encode, prefix, entry.text, entry.cut)
+        if not entry.characters:
+            raise empty("inputs")
+        if self._default_prompt:
+            raise prompt_for_pair()
+        return partial(self.tokenizer.encode_pair, entry.text, entry.second, entry.cut)
 
     def prefix(self, text: str, prompt_name: str | None) -> str:
         """Return what goes before a text.
@@ -131,14 +164,14 @@ class Pipeline:
             raise unknown_prompt(prompt_name, self._prompts)
         return self._prompts[prompt_name]
 
-    async def tokenize(self, text: str, call: Callable[[], _T]) -> _T:
-        """Return what ``call`` makes of ``text``, in a thread if it is long.
+    async def tokenize(self, characters: int, call: Callable[[], _T]) -> _T:
+        """Return what ``call`` makes of a text of so many characters, in a thread if it is long.
 
         Raises:
             StatusError: The text is refused, or the tokenizer cannot read it.
         """
         try:
-            if len(text) <= INLINE_CHARACTERS:
+            if characters <= INLINE_CHARACTERS:
                 return call()
             return await asyncio.get_running_loop().run_in_executor(self._threads, call)
         except (StatusError, asyncio.CancelledError):

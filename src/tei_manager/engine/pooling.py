@@ -5,33 +5,73 @@ Everything here works on one text without its padding, so a batch cannot change 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from tei_manager.engine.config import Pooling
+from tei_manager.engine.dense import Dense
+from tei_manager.engine.encoder import Output
+from tei_manager.engine.kinds import Pooling
 from tei_manager.engine.refusals import backend_failed, invalid
 
 Vector = NDArray[np.float32]
 Matrix = NDArray[np.float32]
 
 
-def pool(hidden: Matrix, pooling: Pooling) -> Vector:
+class TextVectors:
+    """Makes the vector of a text.
+
+    Args:
+        pooling: How the vectors of its tokens become one.
+        dense: Layers behind the pooling, in order.
+    """
+
+    def __init__(self, pooling: Pooling, dense: Sequence[Dense] = ()) -> None:
+        self._pooling = pooling
+        self._dense = dense
+
+    def __call__(self, output: Output) -> Vector:
+        """Return the vector, of its own memory; one that the graph made is taken as it is."""
+        if output.text is not None:
+            return np.array(output.text)
+        vector = pool(token_rows(output), self._pooling)
+        for layer in self._dense:
+            vector = layer(vector)
+        return vector
+
+
+def token_rows(output: Output) -> Matrix:
+    """Return one row for each token.
+
+    Raises:
+        StatusError: FAILED_PRECONDITION, the model's graph gives vectors of texts only.
+    """
+    if output.tokens is None:
+        raise backend_failed("the model's graph has no output for single tokens")
+    return output.tokens
+
+
+def pool(rows: Matrix, pooling: Pooling) -> Vector:
     """Return the text's vector, of its own memory.
 
     Args:
-        hidden: One row for each token, special tokens included, padding left out.
-        pooling: Any but SPLADE, which pools vocabulary scores and not hidden states.
+        rows: One for each token, special tokens included, padding left out: hidden states, or for
+            SPLADE the logits of the vocabulary.
+        pooling: Which rows count, and how.
     """
     match pooling:
         case Pooling.CLS:
-            return np.array(hidden[0])
+            return np.array(rows[0])
         case Pooling.LAST_TOKEN:
-            return np.array(hidden[-1])
+            return np.array(rows[-1])
         case Pooling.MEAN:
-            mean: Vector = hidden.mean(axis=0)
+            mean: Vector = rows.mean(axis=0)
             return mean
         case Pooling.SPLADE:
-            raise ValueError("SPLADE does not pool hidden states")
+            # Both functions only grow, so the largest logit gives the largest weight.
+            weights: Vector = np.log1p(np.maximum(rows.max(axis=0), 0))
+            return weights
 
 
 def finish(vector: Vector, dimensions: int | None, *, normalize: bool) -> Vector:

@@ -72,22 +72,65 @@ def tokenizer_failed(reason: str) -> Refusal:
     return Refusal(Code.FAILED_PRECONDITION, f"tokenizer error {reason}", "tokenization")
 
 
+def _model_type(message: str) -> Refusal:
+    return Refusal(Code.FAILED_PRECONDITION, message, "model_type")
+
+
+def no_embedding() -> Refusal:
+    """Refuse Embed and EmbedAll on a classifier or reranker."""
+    return _model_type("Backend error: Model is not an embedding model")
+
+
 def no_splade() -> Refusal:
     """Refuse EmbedSparse on a model that has no sparse output."""
-    message = "Backend error: Model is not an embedding model with SPLADE pooling"
-    return Refusal(Code.FAILED_PRECONDITION, message, "model_type")
+    return _model_type("Backend error: Model is not an embedding model with SPLADE pooling")
+
+
+def all_of_splade() -> Refusal:
+    """Refuse EmbedAll on a model whose embeddings are sparse."""
+    return _model_type("Backend error: `embed_all` is not available for SPLADE models")
+
+
+def normalized_splade() -> Refusal:
+    """Refuse Embed on a model whose embeddings are sparse, unless it says not to normalise."""
+    return _model_type("Backend error: `normalize` is not available for SPLADE models")
 
 
 def no_classifier() -> Refusal:
     """Refuse Predict and PredictPair on an embedding model."""
-    message = "Backend error: Model is not a classifier model"
-    return Refusal(Code.FAILED_PRECONDITION, message, "model_type")
+    return _model_type("Backend error: Model is not a classifier model")
+
+
+def no_classifier_to_rank() -> Refusal:
+    """Refuse Rerank on an embedding model; TEI puts no prefix before this one."""
+    return _model_type("model is not a classifier model")
 
 
 def no_reranker() -> Refusal:
-    """Refuse Rerank on an embedding model; TEI puts no prefix before this one."""
-    message = "model is not a classifier model"
-    return Refusal(Code.FAILED_PRECONDITION, message, "model_type")
+    """Refuse Rerank on a classifier of more labels than one; no prefix here either."""
+    return _model_type("model is not a re-ranker model")
+
+
+def nan_score() -> Refusal:
+    """Answer a text whose score is no number; TEI puts no prefix before this one."""
+    return Refusal(Code.FAILED_PRECONDITION, "score is NaN", "inference")
+
+
+def prompt_for_pair() -> Refusal:
+    """Refuse a pair of texts where a prompt would go before a single one."""
+    return invalid("`prompt_name` cannot be set with dual inputs")
+
+
+def too_many_texts(count: int, limit: int) -> Refusal:
+    """Refuse a Rerank over ``--max-client-batch-size``; TEI puts no prefix before this one."""
+    message = f"batch size {count} > maximum allowed batch size {limit}"
+    return Refusal(Code.INVALID_ARGUMENT, message, "batch_size")
+
+
+def too_much_to_rank(texts: int, octets: int) -> Refusal:
+    """Refuse a RerankStream that does not end; the words are ours."""
+    message = f"RerankStream takes at most {texts} texts or {octets} bytes"
+    return Refusal(Code.RESOURCE_EXHAUSTED, message, "batch_size")
 
 
 def no_texts() -> Refusal:

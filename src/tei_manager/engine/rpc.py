@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
@@ -32,6 +33,7 @@ from google.protobuf.message import DecodeError, Message
 from tei_manager.engine.cost import Cost
 from tei_manager.engine.metrics import Metrics
 from tei_manager.engine.permits import Permits
+from tei_manager.engine.pipeline import abandon
 from tei_manager.engine.refusals import Refusal, missing, undecodable
 from tei_manager.grpc.status import StatusError
 
@@ -92,8 +94,7 @@ class Running:
 
     def abandon(self) -> None:
         """Withdraw the text; a failure that nobody will ask for is marked as seen."""
-        if not self.future.cancel() and not self.future.cancelled():
-            self.future.exception()
+        abandon(self.future)
 
 
 Begin = Callable[[_Request], Awaitable[Running]]
@@ -106,18 +107,33 @@ async def abort(context: Context, error: StatusError) -> NoReturn:
     raise AssertionError("abort always raises")
 
 
-def parse(kind: type[_Request], data: bytes | None) -> _Request:
+def parse(kind: type[_Request], data: bytes) -> _Request:
     """Return a decoded request.
 
     Raises:
-        Refusal: INTERNAL, there is no message or the bytes are none of this kind.
+        Refusal: INTERNAL, the bytes are none of this kind.
     """
-    if data is None:
-        raise missing()
     try:
         return kind.FromString(data)
     except DecodeError as error:
         raise undecodable(str(error)) from error
+
+
+async def only(requests: AsyncIterator[_Request]) -> _Request:
+    """Return the request of a unary call.
+
+    Raises:
+        Refusal: INTERNAL, the call has ended without it.
+    """
+    request = await anext(requests, None)
+    if request is None:
+        raise missing()
+    return request
+
+
+async def _parsed(kind: type[_Request], messages: AsyncIterator[bytes]) -> AsyncIterator[_Request]:
+    async for data in messages:
+        yield parse(kind, data)
 
 
 class Calls:
@@ -152,14 +168,33 @@ class Calls:
             method: ``single`` or ``batch``, the label that TEI counts it under.
         """
 
+        async def answer(requests: AsyncIterator[_Request]) -> Reply:
+            request = await only(requests)
+            if check is not None:
+                check(request)
+            return await self._answer(begin, request)
+
+        return self.single(kind, answer, method)
+
+    def single(
+        self,
+        kind: type[_Request],
+        answer: Callable[[AsyncIterator[_Request]], Awaitable[Reply]],
+        method: str,
+    ) -> Handler:
+        """Return the handler of a method with one answer to all that the client sends.
+
+        Args:
+            kind: The class of the requests.
+            answer: Reads them and makes the answer; the permits are its own affair.
+            method: ``single`` or ``batch``, the label that TEI counts it under.
+        """
+
         async def handle(requests: AsyncIterator[bytes], context: Context) -> bytes:
             if self._metrics is not None:
                 self._metrics.request_started(method)
             try:
-                request = parse(kind, await anext(requests, None))
-                if check is not None:
-                    check(request)
-                reply = await self._answer(begin, request)
+                reply = await answer(_parsed(kind, requests))
             except StatusError as error:
                 self._failed(error)
                 await abort(context, error)
@@ -221,15 +256,7 @@ class Calls:
         """Begin once there is a permit; it goes back when the model is done with the item."""
         if self._permits is None:
             return await begin(request)
-        await self._permits.wait()
-        try:
-            running = await begin(request)
-        except BaseException:
-            self._permits.give_back_waited()
-            raise
-        permits = self._permits
-        running.future.add_done_callback(lambda _: permits.give_back_waited())
-        return running
+        return await self._permits.lend(partial(begin, request))
 
     def _failed(self, error: StatusError) -> None:
         if self._metrics is not None and isinstance(error, Refusal):

@@ -18,10 +18,12 @@ import os
 import signal
 
 import grpc
+import numpy as np
 
 from tei_manager.engine.auth import ApiKey
-from tei_manager.engine.batcher import Array, Batcher, Inferred
+from tei_manager.engine.batcher import Batcher, Inferred
 from tei_manager.engine.embed_service import EmbedService, embed_handlers
+from tei_manager.engine.encoder import Array, Output
 from tei_manager.engine.flags import Flags
 from tei_manager.engine.health import Health
 from tei_manager.engine.info_service import info_handlers
@@ -29,8 +31,9 @@ from tei_manager.engine.loading import LoadedModel
 from tei_manager.engine.metrics import Exporter, Metrics
 from tei_manager.engine.permits import Permits
 from tei_manager.engine.pipeline import Pipeline
+from tei_manager.engine.predict_service import PredictService, predict_handlers
 from tei_manager.engine.reflection import reflection_handlers
-from tei_manager.engine.refusing_services import predict_handlers, rerank_handlers
+from tei_manager.engine.rerank_service import RerankService, rerank_handlers
 from tei_manager.engine.tokenize_service import TokenizeService, tokenize_handlers
 from tei_manager.engine.tokenizer import TokenIds
 
@@ -92,7 +95,7 @@ class Engine:
     def __init__(self, model: LoadedModel, flags: Flags) -> None:
         self._flags = flags
         self._metrics = Metrics(model.tokenizer.max_length)
-        self._health = Health(self._probe)
+        self._health = Health(model.config.kind, self._probe)
         observer = _Observer(self._metrics, self._health)
         self._batcher = Batcher(
             model.encoder, observer, flags.max_batch_tokens, flags.max_batch_requests
@@ -114,20 +117,23 @@ class Engine:
     def _handlers(self, model: LoadedModel) -> list[grpc.GenericRpcHandler[object, object]]:
         window = _stream_window()
         permits = Permits(self._flags.max_concurrent_requests)
-        embed = EmbedService(self._pipeline, model.config.pooling, self._metrics)
-        tokenize = TokenizeService(self._pipeline)
+        pipeline, metrics, config = self._pipeline, self._metrics, model.config
+        embed = EmbedService(pipeline, config.pooling, model.dense, metrics)
+        predict = PredictService(pipeline, config.labels, metrics)
+        texts = self._flags.max_client_batch_size
+        rerank = RerankService(pipeline, config.kind, metrics, permits, texts)
         return [
-            embed_handlers(embed, self._metrics, permits, window),
-            tokenize_handlers(tokenize, window),
-            info_handlers(self._flags, model.tokenizer.max_length),
-            predict_handlers(self._metrics, permits, window),
-            rerank_handlers(self._metrics, permits, window),
+            embed_handlers(embed, metrics, permits, window),
+            predict_handlers(predict, metrics, permits, window),
+            rerank_handlers(rerank, metrics),
+            tokenize_handlers(TokenizeService(pipeline), window),
+            info_handlers(self._flags, config.kind, model.tokenizer.max_length),
             self._health.handlers(),
             *reflection_handlers(),
         ]
 
     async def _probe(self) -> Inferred:
-        return await self._batcher.submit(self._probe_tokens, _first)
+        return await self._batcher.submit(self._probe_tokens, _nothing)
 
     async def start(self) -> None:
         """Bind both ports and serve.
@@ -205,5 +211,5 @@ def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _first(hidden: Array) -> Array:
-    return hidden[:1].copy()
+def _nothing(_output: Output) -> Array:
+    return np.empty(0, np.float32)

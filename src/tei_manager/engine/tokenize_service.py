@@ -31,7 +31,7 @@ class TokenizeService:
         call = partial(
             self._pipeline.tokenizer.tokens, prefix, text, special=request.add_special_tokens
         )
-        tokens = await self._pipeline.tokenize(text, call)
+        tokens = await self._pipeline.tokenize(len(text), call)
         return Running.done(tei_pb2.EncodeResponse(tokens=map(_simple, tokens)))
 
     async def decode(self, request: tei_pb2.DecodeRequest) -> Running:

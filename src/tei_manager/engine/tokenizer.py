@@ -87,9 +87,18 @@ class Tokenizer:
             StatusError: INVALID_ARGUMENT, the text is too long and must not be cut, or has no
                 tokens at all.
         """
-        text = self.guard(text, truncate=cut is not None)
-        tokenizer = self._whole if cut is None else self._cut[cut]
-        encoding = tokenizer.encode(prefix + text)
+        (text,) = self.guard((text,), truncate=cut is not None)
+        return self._ids(self._for(cut).encode(prefix + text))
+
+    def encode_pair(self, first: str, second: str, cut: Direction | None) -> TokenIds:
+        """Return the ids of two texts that belong together; else as `encode`."""
+        first, second = self.guard((first, second), truncate=cut is not None)
+        return self._ids(self._for(cut).encode(first, second))
+
+    def _for(self, cut: Direction | None) -> Any:
+        return self._whole if cut is None else self._cut[cut]
+
+    def _ids(self, encoding: Any) -> TokenIds:
         count = len(encoding.ids)
         if count == 0:
             raise empty("inputs")
@@ -97,22 +106,21 @@ class Tokenizer:
             raise invalid(f"`inputs` must have less than {self.max_length} tokens. Given: {count}")
         return TokenIds(encoding.ids, encoding.type_ids)
 
-    def guard(self, text: str, *, truncate: bool) -> str:
-        """Return the text, cut to as many bytes as the guard allows characters if it has more.
+    def guard(self, texts: tuple[str, ...], *, truncate: bool) -> tuple[str, ...]:
+        """Return the texts of one input, cut if they have more characters than the guard allows.
 
-        The cut is TEI's: always at the end, and left out where it would split a character.
+        The cut is TEI's: as many bytes as characters are allowed, half of them for each text of a
+        pair, always at the end, and left out where it would split a character.
 
         Raises:
             StatusError: INVALID_ARGUMENT, there are too many characters and ``truncate`` is off.
         """
-        limit = self.max_characters
-        if len(text) <= limit:
-            return text
+        limit, count = self.max_characters, sum(map(len, texts))
+        if count <= limit:
+            return texts
         if not truncate:
-            raise invalid(f"`inputs` must have less than {limit} characters. Given: {len(text)}")
-        raw = text.encode()
-        splits_character = raw[limit] & 0xC0 == 0x80
-        return text if splits_character else raw[:limit].decode()
+            raise invalid(f"`inputs` must have less than {limit} characters. Given: {count}")
+        return tuple(_cut_bytes(text, limit // len(texts)) for text in texts)
 
     def tokens(self, prefix: str, text: str, *, special: bool) -> list[Token]:
         """Return the tokens of a prompt and a text, never truncated.
@@ -126,7 +134,8 @@ class Tokenizer:
         Raises:
             StatusError: INVALID_ARGUMENT, there are too many characters.
         """
-        whole = prefix + self.guard(text, truncate=False)
+        (text,) = self.guard((text,), truncate=False)
+        whole = prefix + text
         found = self._whole.encode(whole, add_special_tokens=special)
         starts = _byte_offsets(whole)
         rows = zip(found.ids, found.tokens, found.offsets, found.special_tokens_mask, strict=True)
@@ -140,6 +149,13 @@ class Tokenizer:
     def decode(self, ids: list[int], *, skip_special: bool) -> str:
         """Return the text of token ids; ids that the vocabulary lacks are passed over."""
         return str(self._whole.decode(ids, skip_special_tokens=skip_special))
+
+
+def _cut_bytes(text: str, size: int) -> str:
+    """Return the first bytes of a text, or all of it if the cut would split a character."""
+    raw = text.encode()
+    splits_character = size < len(raw) and raw[size] & 0xC0 == 0x80
+    return text if splits_character else raw[:size].decode()
 
 
 def _byte_offsets(text: str) -> list[int]:

@@ -1,0 +1,1 @@
+"""ONNX graphs of encoders from ``config.json`` and ``model.safetensors``; see `writer`."""

@@ -1,0 +1,57 @@
+"""The tensors of a checkpoint by the names that `families` gives them.
+
+Names differ between checkpoints of one family: with or without the family's prefix, and with
+``gamma`` and ``beta`` in norms that were converted from TensorFlow. All are float32 here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tei_manager.engine.model import ModelUnusable
+
+Tensor = NDArray[np.float32]
+
+
+class Weights:
+    """The tensors of an open safetensors file.
+
+    Args:
+        file: As `safetensors.safe_open` gives it; open as long as this object is used.
+        prefix: What may stand before a name.
+    """
+
+    def __init__(self, file: Any, prefix: str) -> None:
+        self._file = file
+        self._names = set(file.keys())
+        self._prefix = prefix
+
+    def __call__(self, name: str) -> Tensor:
+        """Return a tensor.
+
+        Raises:
+            ModelUnusable: The checkpoint has no such tensor.
+        """
+        found = self._find(name)
+        if found is None:
+            raise ModelUnusable(f"The weights lack the tensor '{name}'")
+        return np.asarray(self._file.get_tensor(found), dtype=np.float32)
+
+    def __contains__(self, name: str) -> bool:
+        return self._find(name) is not None
+
+    def _find(self, name: str) -> str | None:
+        return next(
+            (spelling for spelling in self._spellings(name) if spelling in self._names), None
+        )
+
+    def _spellings(self, name: str) -> Iterator[str]:
+        old = name.replace("LayerNorm.weight", "LayerNorm.gamma")
+        old = old.replace("LayerNorm.bias", "LayerNorm.beta")
+        for spelling in (name, old):
+            yield spelling
+            yield self._prefix + spelling
