@@ -4,16 +4,20 @@ A node is appended in order of execution; every method returns the name of what 
 a graph reads like the formula. The fused operators (domain ``com.microsoft``) are just what the
 layers of an encoder draw: embeddings with their norm, attention, skip with norm, bias with
 activation. What runs is therefore what is written, and the runtime's optimiser has nothing to find.
+
+Constants of some size go into a file of their own as soon as they are known: the runtime maps it
+into memory, and building a graph needs memory for one tensor at a time, however large the model is.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from tei_manager.engine.graph.weights import Weights
 
@@ -26,6 +30,11 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": "FastGelu",
 }
 
+# Bytes below which a constant stays in the graph, and to a multiple of which the others begin in
+# their file; pages are what the runtime maps.
+_SMALL = 1024
+_PAGE = 4096
+
 
 class Nodes:
     """Nodes in order of execution, and their constants.
@@ -33,9 +42,11 @@ class Nodes:
     Args:
         weights: The tensors of the checkpoint.
         epsilon: What norms add to the variance.
+        data: Takes the large constants; named as the graph will name it, and closed by the caller.
     """
 
-    def __init__(self, weights: Weights, epsilon: float) -> None:
+    def __init__(self, weights: Weights, epsilon: float, data: BinaryIO) -> None:
+        self._data = data
         self.weights = weights
         self.epsilon = epsilon
         self.nodes: list[onnx.NodeProto] = []
@@ -48,8 +59,28 @@ class Nodes:
     def add(self, name: str, value: NDArray[Any]) -> str:
         """Make an array a constant of the graph; the same name means the same array."""
         if all(constant.name != name for constant in self.constants):
-            self.constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
+            array = np.asarray(value, order="C")
+            small = array.nbytes < _SMALL
+            self.constants.append(
+                numpy_helper.from_array(array, name) if small else self._written(name, array)
+            )
         return name
+
+    def _written(self, name: str, array: NDArray[Any]) -> onnx.TensorProto:
+        """Write an array to the file and return what stands for it in the graph."""
+        offset = -(-self._data.tell() // _PAGE) * _PAGE
+        self._data.seek(offset)
+        self._data.write(array.data)
+        tensor = TensorProto(
+            name=name,
+            dims=array.shape,
+            data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
+            data_location=TensorProto.EXTERNAL,
+        )
+        place = {"location": Path(self._data.name).name, "offset": offset, "length": array.nbytes}
+        for key, number in place.items():
+            tensor.external_data.add(key=key, value=str(number))
+        return tensor
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         """Append an operator of ONNX itself."""

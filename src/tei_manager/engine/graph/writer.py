@@ -42,10 +42,6 @@ from tei_manager.engine.model import ModelUnusable
 _OPSET = 17
 _IR_VERSION = 9
 
-# Tensors below this size stay in the graph file; the rest lie beside it, where the runtime maps
-# them into memory instead of copying them.
-_EXTERNAL_BYTES = 1024
-
 
 def write_graph(
     architecture: Mapping[str, Any],
@@ -70,18 +66,12 @@ def write_graph(
     """
     family = _family(architecture)
     try:
-        with safe_open(weights, "np") as file:
-            nodes = kind(Weights(file, family.prefix), _epsilon(architecture))
+        with safe_open(weights, "np") as file, (target / "weights.bin").open("wb") as data:
+            nodes = kind(Weights(file, family.prefix), _epsilon(architecture), data)
             model = _model(architecture, family, head, nodes)
     except SafetensorError as error:
         raise ModelUnusable(f"Cannot read the weights in '{weights}': {error}") from error
-    onnx.save(
-        model,
-        target / "model.onnx",
-        save_as_external_data=True,
-        location="weights.bin",
-        size_threshold=_EXTERNAL_BYTES,
-    )
+    onnx.save(model, target / "model.onnx")
 
 
 def _family(architecture: Mapping[str, Any]) -> Family:
