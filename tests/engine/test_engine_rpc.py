@@ -19,6 +19,10 @@ SECONDS = 10
 Begin = Callable[[Any], Awaitable[Running]]
 
 
+def _reply(text: str) -> Reply:
+    return Reply(tei_pb2.DecodeResponse(text=text).SerializeToString())
+
+
 class Work:
     """Stands in for a service: each request waits until the test answers it."""
 
@@ -37,7 +41,7 @@ class Work:
         async with self.news:
             self.begun.append(request.inputs)
             self.news.notify_all()
-        return Running(future, lambda text: Reply(tei_pb2.DecodeResponse(text=text)))
+        return Running(future, _reply)
 
     async def has_begun(self, count: int) -> None:
         async with self.news:

@@ -7,13 +7,13 @@ from functools import partial
 from typing import TypeAlias
 
 import grpc
-from google.protobuf.message import Message
 
 from tei_manager.engine.batcher import Inferred
 from tei_manager.engine.dense import Dense
 from tei_manager.engine.encoder import Array, Output
 from tei_manager.engine.kinds import Pooling
 from tei_manager.engine.metrics import Metrics
+from tei_manager.engine.packed import rows_message, vector_message
 from tei_manager.engine.permits import Permits
 from tei_manager.engine.pipeline import Input, Pipeline, Work, cut_of
 from tei_manager.engine.pooling import TextVectors, finish, finite, token_rows
@@ -30,7 +30,7 @@ from tei_manager.grpc.proto.tei.v1 import tei_pb2
 
 _Request: TypeAlias = tei_pb2.EmbedRequest | tei_pb2.EmbedAllRequest | tei_pb2.EmbedSparseRequest
 _Reduce: TypeAlias = Callable[[Output], Array]
-_Message: TypeAlias = Callable[[Array, tei_pb2.Metadata], Message]
+_Message: TypeAlias = Callable[[Array, tei_pb2.Metadata], bytes]
 
 # Most EmbedAll answers of one stream that wait for its reader: one of 256 tokens and 384 numbers
 # is 0.4 MB, where one of Embed is 1.5 kB.
@@ -110,23 +110,21 @@ def _rows(output: Output) -> Array:
     return finite(token_rows(output).copy())
 
 
-def _embed_message(vector: Array, metadata: tei_pb2.Metadata) -> tei_pb2.EmbedResponse:
-    return tei_pb2.EmbedResponse(embeddings=vector.tolist(), metadata=metadata)
+def _embed_message(vector: Array, metadata: tei_pb2.Metadata) -> bytes:
+    return vector_message(vector, tei_pb2.EmbedResponse(metadata=metadata))
 
 
-def _embed_all_message(rows: Array, metadata: tei_pb2.Metadata) -> tei_pb2.EmbedAllResponse:
-    tokens = [tei_pb2.TokenEmbedding(embeddings=row) for row in rows.tolist()]
-    return tei_pb2.EmbedAllResponse(token_embeddings=tokens, metadata=metadata)
+def _embed_all_message(rows: Array, metadata: tei_pb2.Metadata) -> bytes:
+    return rows_message(rows, tei_pb2.EmbedAllResponse(metadata=metadata))
 
 
-def _embed_sparse_message(
-    weights: Array, metadata: tei_pb2.Metadata
-) -> tei_pb2.EmbedSparseResponse:
+def _embed_sparse_message(weights: Array, metadata: tei_pb2.Metadata) -> bytes:
     """Return the weights that are not zero, in the order of the vocabulary."""
     (present,) = weights.nonzero()
     pairs = zip(present.tolist(), weights[present].tolist(), strict=True)
     values = [tei_pb2.SparseValue(index=index, value=value) for index, value in pairs]
-    return tei_pb2.EmbedSparseResponse(sparse_embeddings=values, metadata=metadata)
+    message = tei_pb2.EmbedSparseResponse(sparse_embeddings=values, metadata=metadata)
+    return message.SerializeToString()
 
 
 def embed_handlers(

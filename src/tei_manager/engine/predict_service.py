@@ -63,7 +63,7 @@ class PredictService:
             for index in descending(scores)
         ]
         message = tei_pb2.PredictResponse(predictions=predictions, metadata=cost.metadata())
-        return Reply(message, cost)
+        return Reply(message.SerializeToString(), cost)
 
 
 def check_pair(request: tei_pb2.PredictPairRequest) -> None:

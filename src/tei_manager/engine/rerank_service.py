@@ -97,7 +97,7 @@ class RerankService:
     async def _reply(self, ranking: Ranking) -> Reply:
         message, cost = await ranking.response()
         self._metrics.request_took(cost)
-        return Reply(message, cost)
+        return Reply(message.SerializeToString(), cost)
 
 
 async def _chain(

@@ -50,11 +50,11 @@ class Reply:
     """An answer.
 
     Args:
-        message: What is sent.
+        message: What is sent, encoded.
         cost: What it took; unary calls report it in headers. ``None`` for calls that run no model.
     """
 
-    message: Message
+    message: bytes
     cost: Cost | None = None
 
 
@@ -74,7 +74,7 @@ class Running:
     def done(cls, message: Message) -> Running:
         """Return an answer that is there already."""
         future = asyncio.get_running_loop().create_future()
-        future.set_result(message)
+        future.set_result(message.SerializeToString())
         return cls(future, Reply)
 
     @classmethod
@@ -202,7 +202,7 @@ class Calls:
                 self._metrics.request_succeeded(method)
             if reply.cost is not None:
                 await context.send_initial_metadata(reply.cost.headers())
-            return reply.message.SerializeToString()
+            return reply.message
 
         return grpc.stream_unary_rpc_method_handler(handle)
 
@@ -226,7 +226,7 @@ class Calls:
             try:
                 while (running := await line.get()) is not None:
                     reply = await running.reply()
-                    await context.write(reply.message.SerializeToString())
+                    await context.write(reply.message)
             except StatusError as error:
                 self._failed(error)
                 await abort(context, error)
