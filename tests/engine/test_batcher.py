@@ -112,6 +112,26 @@ async def test_texts_that_wait_for_the_model_run_together() -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_call_with_many_texts_does_not_hold_up_one_that_comes_later() -> None:
+    async def stream(batcher: Batcher) -> None:
+        await asyncio.gather(*[batcher.submit(_text(*[1] * 60), _first) for _ in range(20)])
+
+    async def unary(batcher: Batcher) -> None:
+        await batcher.submit(_text(*[2] * 60), _first)
+
+    runs = Runs()
+    runs.gate.clear()
+    async with _started(runs, Observer(), budget=100) as batcher:
+        many = asyncio.create_task(stream(batcher))
+        await _entered(runs)
+        one = asyncio.create_task(unary(batcher))
+        await asyncio.sleep(0)
+        runs.gate.set()
+        await asyncio.wait_for(asyncio.gather(many, one), SECONDS)
+    assert [batch[0][0] for batch in runs.batches].index(2) <= 2
+
+
+@pytest.mark.asyncio
 async def test_a_cancelled_text_is_never_run() -> None:
     runs, observer = Runs(), Observer()
     runs.gate.clear()

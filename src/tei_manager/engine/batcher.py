@@ -4,11 +4,12 @@ There is no batching window: when the thread is free it takes what waits. Under 
 meanwhile, and that is when batches grow.
 
 Which texts
-    The oldest always goes, so nobody starves. It takes others along while each costs less in the
-    batch than it would alone. A run costs its padded size, ``longest x texts``, plus a fixed part
-    worth `RUN_OVERHEAD` tokens; so a text may come if the padding it brings is at most that.
-    Nearest lengths are asked first. Candidates are the first texts in the queue that fit the token
-    budget of TEI's ``--max-batch-tokens``: nobody overtakes further than that.
+    The first in turn always goes, so nobody starves; calls take turns (`fair_queue`), so a stream
+    with hundreds of texts is no worse for others than one with a few. It takes others along while
+    each costs less in the batch than it would alone. A run costs its padded size, ``longest x
+    texts``, plus a fixed part worth `RUN_OVERHEAD` tokens; so a text may come if the padding it
+    brings is at most that. Nearest lengths are asked first. Candidates are the first texts in turn
+    that fit the token budget of TEI's ``--max-batch-tokens``: nobody overtakes further than that.
 
 Why batches stay small
     A CPU is fully used by some hundred tokens (`RUN_TOKENS`); beyond that a larger batch only makes
@@ -25,11 +26,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from tei_manager.engine.encoder import Array, Output
+from tei_manager.engine.fair_queue import FairQueue
 from tei_manager.engine.refusals import backend_failed
 from tei_manager.engine.tokenizer import TokenIds
 from tei_manager.grpc.status import StatusError
@@ -116,7 +118,7 @@ class Batcher:
         self._observer = observer
         self._token_budget = token_budget
         self._max_texts = max_texts
-        self._queue: list[Entry] = []
+        self._queue: FairQueue[Entry] = FairQueue()
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
@@ -127,7 +129,7 @@ class Batcher:
         self._thread.start()
 
     def submit(self, text: TokenIds, reduce: Callable[[Output], Array]) -> asyncio.Future[Inferred]:
-        """Queue a text.
+        """Queue a text for the call that the running task serves; each call has a task of its own.
 
         Args:
             text: At most as long as the token budget.
@@ -142,7 +144,7 @@ class Batcher:
         """
         entry = Entry(text, reduce, self._loop.create_future())
         with self._changed:
-            self._queue.append(entry)
+            self._queue.append(asyncio.current_task(), entry)
             self._changed.notify()
         return entry.future
 
@@ -168,16 +170,13 @@ class Batcher:
         return []
 
     def _drop_cancelled(self) -> None:
-        alive = [entry for entry in self._queue if not entry.future.cancelled()]
-        if len(alive) < len(self._queue):
-            self._observer.dropped(len(self._queue) - len(alive))
-            self._queue = alive
+        if lost := self._queue.drop(lambda entry: entry.future.cancelled()):
+            self._observer.dropped(lost)
 
     def _take_batch(self) -> list[Entry]:
-        candidates = within_budget(self._queue, self._token_budget)
+        candidates = within_budget(self._queue.in_turn(), self._token_budget)
         batch = choose(candidates, min(RUN_TOKENS, self._token_budget), self._max_texts)
-        taken = set(map(id, batch))
-        self._queue = [entry for entry in self._queue if id(entry) not in taken]
+        self._queue.take(batch)
         longest = max(len(entry.text) for entry in batch)
         self._observer.batch_taken(len(batch), longest * len(batch), len(self._queue))
         return batch
@@ -223,21 +222,23 @@ def _deliver(
             entry.future.set_result(Inferred(result, queue_ns, elapsed_ns))
 
 
-def within_budget(queue: Sequence[Entry], token_budget: int) -> list[Entry]:
+def within_budget(queue: Iterable[Entry], token_budget: int) -> list[Entry]:
     """Return the longest head of the queue whose padded size is within the budget, at least one."""
+    head: list[Entry] = []
     longest = 0
-    for count, entry in enumerate(queue, 1):
+    for entry in queue:
         longest = max(longest, len(entry.text))
-        if longest * count > token_budget and count > 1:
-            return list(queue[: count - 1])
-    return list(queue)
+        if head and longest * (len(head) + 1) > token_budget:
+            break
+        head.append(entry)
+    return head
 
 
 def choose(candidates: list[Entry], run_tokens: int, max_texts: int | None) -> list[Entry]:
-    """Return the oldest candidate and those that are cheaper with it than alone.
+    """Return the first candidate and those that are cheaper with it than alone.
 
     Args:
-        candidates: Oldest first, at least one.
+        candidates: In turn, at least one.
         run_tokens: Padded tokens at which a batch is large enough.
         max_texts: Most texts in the batch; no limit if ``None``.
     """
