@@ -37,12 +37,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(flags: Flags) -> int:
     """Load and serve; the heavy imports wait until the command line is known to be right."""
+    import uvloop
+
     from tei_manager.engine.loading import load
     from tei_manager.engine.model import ModelUnusable
     from tei_manager.engine.server import StartFailed, serve
 
     try:
-        asyncio.run(serve(load(flags), flags))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(load(flags), flags))
     except (ModelUnusable, StartFailed) as error:
         return _fail(str(error))
     return 0
