@@ -172,8 +172,20 @@ def test_sparse_embeddings_are_refused_as_without_splade(stub: Any) -> None:
 
 
 def test_a_message_over_4_mib_is_refused_and_the_connection_lives(stub: Any) -> None:
+    request = Request(inputs="x" * (4 * 1024 * 1024))
+    for call in (lambda: stub.Embed(request), lambda: list(stub.EmbedStream(iter([request])))):
+        with pytest.raises(grpc.RpcError) as refusal:
+            call()
+        error: Any = refusal.value
+        assert error.code() is grpc.StatusCode.OUT_OF_RANGE
+        assert error.details() == (
+            "Error, message length too large: found 4194309 bytes, the limit is: 4194304 bytes"
+        )
+
+
+def test_a_message_too_large_to_hold_is_refused_by_the_library(stub: Any) -> None:
     with pytest.raises(grpc.RpcError) as refusal:
-        stub.Embed(Request(inputs="x" * (4 * 1024 * 1024 + 1)))
+        stub.Embed(Request(inputs="x" * (16 * 1024 * 1024)))
     error: Any = refusal.value
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert stub.Embed(Request(inputs="x" * 3_000_000, truncate=True)).embeddings

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 import numpy_encoder
@@ -328,3 +329,31 @@ def test_a_bad_ranking_gets_the_routers_words_and_the_next_one_works(
     assert (code, details) == status
     if head == "reranker":
         assert stub.Rerank(Rerank(query="", texts=["a"])).ranks
+
+
+def test_a_default_prompt_of_the_server_goes_before_no_pair(
+    make_model: Callable[..., TinyModel], start_engine: Callable[..., Any]
+) -> None:
+    directory = make_model("bert", "reranker").directory
+    with grpc.insecure_channel(
+        start_engine(directory, "--default-prompt", "a ").address
+    ) as channel:
+        stub: Any = tei_pb2_grpc.PredictStub(channel)
+        status = (INVALID, "Input validation error: `prompt_name` cannot be set with dual inputs")
+        assert _refused(stub.PredictPair, Pair(inputs=["a", "b"])) == status
+        assert stub.Predict(Predict(inputs="b")).metadata.compute_tokens == 4
+
+
+def test_a_broken_score_is_a_status_and_no_number(
+    make_model: Callable[..., TinyModel], start_engine: Callable[..., Any]
+) -> None:
+    model = make_model("bert", "reranker")
+    model.weights["embeddings.word_embeddings.weight"][4] = np.nan
+    save_file(model.weights, model.directory / "model.safetensors")
+    with grpc.insecure_channel(start_engine(model.directory).address) as channel:
+        predict: Any = tei_pb2_grpc.PredictStub(channel)
+        rerank: Any = tei_pb2_grpc.RerankStub(channel)
+        assert _refused(predict.Predict, Predict(inputs="a")) == (FAILED, "score is NaN")
+        request = Rerank(query="b", texts=["c", "a"], raw_scores=True)
+        assert _refused(rerank.Rerank, request) == (FAILED, "score is NaN")
+        assert predict.Predict(Predict(inputs="b")).predictions

@@ -11,6 +11,7 @@ from tokenizers import models, pre_tokenizers
 from tei_manager.engine.model import ModelUnusable
 from tei_manager.engine.tokenizer import Direction, Tokenizer, _byte_offsets
 from tei_manager.grpc.status import Code, StatusError
+from tiny_tokenizers import TOKENIZERS
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,36 @@ def test_offsets_are_utf8_bytes_and_texts_are_what_stands_there(tokenizer: Token
         ("界", (7, 10)),
         ("[SEP]", None),
     ]
+
+
+def _spans(family: str, text: str, folder: Path) -> list[tuple[str, tuple[int, int] | None]]:
+    TOKENIZERS[family]().save(str(folder / "tokenizer.json"))
+    found = Tokenizer(folder / "tokenizer.json", 24).tokens("", text, special=False)
+    return [(token.text, token.span) for token in found]
+
+
+def test_each_byte_of_a_character_carries_the_whole_characters_offsets(tmp_path: Path) -> None:
+    assert _spans("roberta", "aé世", tmp_path) == [
+        ("a", (0, 1)),
+        *[("é", (1, 3))] * 2,
+        *[("世", (3, 6))] * 3,
+    ]
+
+
+def test_pieces_of_a_unigram_model_have_the_offsets_of_the_text(tmp_path: Path) -> None:
+    assert _spans("xlm-roberta", "a 世é b", tmp_path) == [
+        ("a", (0, 1)),
+        (" ", (1, 2)),
+        ("世", (2, 5)),
+        ("é", (5, 7)),
+        (" b", (7, 9)),
+    ]
+
+
+def test_a_mark_that_the_tokenizer_strips_belongs_to_no_token_at_the_end_of_one(
+    tmp_path: Path,
+) -> None:
+    assert _spans("bert", "é ae\u0301", tmp_path)[1:] == [("a", (3, 4)), ("e", (4, 5))]
 
 
 def test_a_combining_mark_belongs_to_its_character(tokenizer: Tokenizer) -> None:

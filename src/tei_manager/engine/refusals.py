@@ -2,10 +2,10 @@
 
 Clients match on these texts, so a text is changed only when TEI changes it. Where TEI aborts its
 process (an unknown truncation direction) or sends NaN, the words are ours. Four rows of TEI's
-table are given by the gRPC library below us, in its own words: a message over 4 MiB is
-RESOURCE_EXHAUSTED and not OUT_OF_RANGE; a call whose deadline passes is DEADLINE_EXCEEDED and not
-CANCELLED; a compressed message is UNIMPLEMENTED, as in TEI; an unknown method is UNIMPLEMENTED, as
-in TEI, and has a text.
+table are given by the gRPC library below us, in its own words: a message over 16 MiB is
+RESOURCE_EXHAUSTED and not OUT_OF_RANGE, as one over 4 MiB is here and there; a call whose deadline
+passes is DEADLINE_EXCEEDED and not CANCELLED; a compressed message is UNIMPLEMENTED, as in TEI; an
+unknown method is UNIMPLEMENTED, as in TEI, and has a text.
 """
 
 from __future__ import annotations
@@ -142,6 +142,12 @@ def wrong_pair(count: int) -> Refusal:
     """Refuse a PredictPair that has neither one input nor two; TEI gives no prefix here either."""
     message = f"`inputs` must have a single or two elements. Given: {count}"
     return Refusal(Code.INVALID_ARGUMENT, message, "validation")
+
+
+def too_long(size: int, limit: int) -> Refusal:
+    """Refuse a message that is too large."""
+    message = f"Error, message length too large: found {size} bytes, the limit is: {limit} bytes"
+    return Refusal(Code.OUT_OF_RANGE, message, "validation")
 
 
 def undecodable(reason: str) -> Refusal:

@@ -34,13 +34,16 @@ from tei_manager.engine.cost import Cost
 from tei_manager.engine.metrics import Metrics
 from tei_manager.engine.permits import Permits
 from tei_manager.engine.pipeline import abandon
-from tei_manager.engine.refusals import Refusal, missing, undecodable
+from tei_manager.engine.refusals import Refusal, missing, too_long, undecodable
 from tei_manager.grpc.status import StatusError
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 _Request = TypeVar("_Request", bound=Message)
+
+# TEI's limit for a message of a client.
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
 
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -111,8 +114,10 @@ def parse(kind: type[_Request], data: bytes) -> _Request:
     """Return a decoded request.
 
     Raises:
-        Refusal: INTERNAL, the bytes are none of this kind.
+        Refusal: OUT_OF_RANGE, there are too many bytes. INTERNAL, they are none of this kind.
     """
+    if len(data) > MAX_REQUEST_BYTES:
+        raise too_long(len(data), MAX_REQUEST_BYTES)
     try:
         return kind.FromString(data)
     except DecodeError as error:

@@ -34,6 +34,7 @@ from tei_manager.engine.pipeline import Pipeline
 from tei_manager.engine.predict_service import PredictService, predict_handlers
 from tei_manager.engine.reflection import reflection_handlers
 from tei_manager.engine.rerank_service import RerankService, rerank_handlers
+from tei_manager.engine.rpc import MAX_REQUEST_BYTES
 from tei_manager.engine.tokenize_service import TokenizeService, tokenize_handlers
 from tei_manager.engine.tokenizer import TokenIds
 
@@ -42,16 +43,17 @@ _log = logging.getLogger(__name__)
 # Seconds for calls under way after a signal. A manager's half of stop_timeout_secs is 15.
 DRAIN_SECONDS = 10.0
 
-# TEI's limit for a request; a response may be of any size (EmbedAll: 32 MB for 8192 x 1024).
-MAX_REQUEST_BYTES = 4 * 1024 * 1024
+# `rpc` refuses what is over TEI's limit with TEI's status; the library, with its own, only what
+# would cost much to hold until then.
+_LARGEST_HELD_BYTES = 4 * MAX_REQUEST_BYTES
 
 # Items of one stream between reading and writing, TEI's default and TEI's variable for it.
 STREAM_WINDOW = 1024
 _STREAM_WINDOW_VARIABLE = "GRPC_MAX_PARALLEL_STREAM_REQUESTS"
 
 _OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
-    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", _LARGEST_HELD_BYTES),
+    ("grpc.max_send_message_length", -1),  # EmbedAll: 32 MB for 8192 tokens of 1024 numbers
     # A second engine on the same port must fail, not share its calls.
     ("grpc.so_reuseport", 0),
     # The library's defaults answer a client's fourth keep-alive ping with GOAWAY.
