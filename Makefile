@@ -8,6 +8,8 @@ BIN      := $(VENV)/bin
 API_PORT ?= 9000
 GRPC_PORT ?= 9001
 STATE    ?= .run
+MODEL    ?= all-MiniLM-L6-v2
+POOLING  ?=
 PYTEST   ?=
 LONG     ?=
 
@@ -21,9 +23,10 @@ LOCK = $(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-f
 help: ## Show the commands.
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
 
-run: $(VENV)/.run-ready ## Start a manager with one small model, show one embedding, serve until Ctrl-C.
+run: $(VENV)/.run-ready ## Start a manager with one small model, show one embedding, serve until Ctrl-C. MODEL=id chooses one.
 	@exec $(BIN)/python tools/run_demo.py \
-		--api-port $(API_PORT) --grpc-port $(GRPC_PORT) --state $(STATE)
+		--api-port $(API_PORT) --grpc-port $(GRPC_PORT) --state $(STATE) \
+		--model "$(MODEL)" $(if $(POOLING),--pooling $(POOLING))
 
 test: $(VENV)/.dev-ready ## Run all tests. PYTEST="-k name" chooses some.
 	@$(BIN)/python -m pytest $(PYTEST)

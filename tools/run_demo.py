@@ -1,6 +1,7 @@
-"""Start a manager with one small model, show one embedding that went through it, go on serving.
+"""Start a manager with one small model, show one answer that went through it, go on serving.
 
-    python tools/run_demo.py [--api-port 9000] [--grpc-port 9001] [--state .run]
+    python tools/run_demo.py [--model ID] [--pooling NAME] [--api-port 9000] [--grpc-port 9001]
+                             [--state .run]
 
 This is what `make run` runs. Everything that is kept lies in the ``--state`` folder. Ctrl-C or
 SIGTERM ends the manager and its instances; what stands in the way is said in one sentence.
@@ -12,7 +13,6 @@ import argparse
 import contextlib
 import importlib.util
 import json
-import math
 import signal
 import socket
 import subprocess
@@ -43,10 +43,12 @@ path = {database}
 level = "warning"
 
 [[instance]]
-name = "minilm"
-model_id = "all-MiniLM-L6-v2"
+name = {name}
+model_id = {model}
 backend = "engine"
 """
+
+MINILM = "all-MiniLM-L6-v2"
 
 # Seconds until the model must be there: its graph is built on the first start, a few seconds on
 # two cores; a machine that needs more than this is not worth waiting for.
@@ -80,12 +82,21 @@ def require_free(port: int, variable: str) -> None:
             fail(f"port {port} cannot be had ({error.strerror}); {choose}")
 
 
-def write_config(state: Path, api_port: int, grpc_port: int) -> Path:
+def instance_name(model: str) -> str:
+    """Return the instance's name: "minilm" for the model that is there by default."""
+    return "minilm" if model == MINILM else "model"
+
+
+def write_config(
+    state: Path, api_port: int, grpc_port: int, model: str = MINILM, pooling: str | None = None
+) -> Path:
     """Write the settings of the demonstration; return their file."""
     state.mkdir(parents=True, exist_ok=True)
     file = state / "manager.toml"
     paths = {"log_dir": quote(state / "logs"), "database": quote(state / "state.db")}
-    file.write_text(CONFIG.format(api_port=api_port, grpc_port=grpc_port, **paths), "utf-8")
+    instance = {"name": json.dumps(instance_name(model)), "model": json.dumps(model)}
+    text = CONFIG.format(api_port=api_port, grpc_port=grpc_port, **paths, **instance)
+    file.write_text(text + (f"pooling = {json.dumps(pooling)}\n" if pooling else ""), "utf-8")
     return file
 
 
@@ -119,10 +130,10 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         fail(f"the manager did not end within {STOP_LIMIT:.0f} s and was killed")
 
 
-def wait_until_running(process: subprocess.Popen[bytes], api_port: int) -> None:
+def wait_until_running(process: subprocess.Popen[bytes], api_port: int, name: str) -> None:
     """Ask the control API about the instance until it runs, or until that is hopeless."""
     deadline = time.monotonic() + START_LIMIT
-    while (status := instance_status(api_port))[0] != "running":
+    while (status := instance_status(api_port, name))[0] != "running":
         if status[0] == "failed" or time.monotonic() > deadline:
             fail(f"the instance does not start ({status[1]}); see the logs in the state folder")
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -130,46 +141,16 @@ def wait_until_running(process: subprocess.Popen[bytes], api_port: int) -> None:
             fail(f"the manager ended with exit code {code}; its last lines above say why")
 
 
-def instance_status(api_port: int) -> tuple[str, str]:
+def instance_status(api_port: int, name: str) -> tuple[str, str]:
     """Return status and reason of the instance; both say so while the API does not answer yet."""
     import httpx
 
     try:
-        url = f"http://127.0.0.1:{api_port}/instances/minilm"
+        url = f"http://127.0.0.1:{api_port}/instances/{name}"
         answer = httpx.get(url, trust_env=False, timeout=10).json()
     except httpx.TransportError as error:
         return "unknown", f"the control API does not answer: {error}"
     return str(answer.get("status")), str(answer.get("status_reason") or answer.get("error"))
-
-
-def show_embedding(grpc_port: int) -> None:
-    """Print an embedding that came through the multiplexer, and the time that it took."""
-    import grpc
-
-    from tei_manager.grpc.proto.multiplexer.v1 import tei_multiplexer_pb2 as mux_pb2
-    from tei_manager.grpc.proto.multiplexer.v1 import tei_multiplexer_pb2_grpc as mux_grpc
-    from tei_manager.grpc.proto.tei.v1 import tei_pb2
-
-    request = mux_pb2.EmbedRequest(
-        target=mux_pb2.Target(instance_name="minilm"),
-        request=tei_pb2.EmbedRequest(inputs="Hello world", truncate=True, normalize=True),
-    )
-    # Where a proxy is set for the way out, gRPC would take it for loopback addresses too.
-    options = [("grpc.enable_http_proxy", 0)]
-    with grpc.insecure_channel(f"127.0.0.1:{grpc_port}", options) as channel:
-        grpc.channel_ready_future(channel).result(timeout=10)
-        started = time.perf_counter()
-        response = mux_grpc.TeiMultiplexerStub(channel).Embed(request, timeout=60)
-        took = time.perf_counter() - started
-    print(embedding_text(list(response.embeddings), took), flush=True)
-
-
-def embedding_text(numbers: list[float], seconds: float) -> str:
-    """Return the two lines that tell of an embedding."""
-    first = ", ".join(f"{number:.6f}" for number in numbers[:6])
-    length = math.sqrt(math.fsum(number * number for number in numbers))
-    summary = f"{len(numbers)} numbers, length {length:.6f}, in {seconds * 1000:.1f} ms"
-    return f'"Hello world" -> {summary}\n[{first}, ...]'
 
 
 def interrupt(number: int, _frame: object) -> NoReturn:
@@ -180,6 +161,8 @@ def interrupt(number: int, _frame: object) -> NoReturn:
 def main() -> None:
     """Run the demonstration until it is interrupted."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default=MINILM, help="an id, or a model's directory")
+    parser.add_argument("--pooling", help="as for text-embeddings-router")
     parser.add_argument("--api-port", type=int, default=9000)
     parser.add_argument("--grpc-port", type=int, default=9001)
     parser.add_argument("--state", type=Path, default=Path(".run"))
@@ -187,19 +170,23 @@ def main() -> None:
     require_modules()
     require_free(options.api_port, "API_PORT")
     require_free(options.grpc_port, "GRPC_PORT")
-    config = write_config(options.state.resolve(), options.api_port, options.grpc_port)
+    ports = options.api_port, options.grpc_port
+    model = str(Path(options.model).resolve()) if Path(options.model).is_dir() else options.model
+    config = write_config(options.state.resolve(), *ports, model, options.pooling)
     # Set here, because a shell hands SIGINT down as ignored to what it runs in the background.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     with contextlib.suppress(KeyboardInterrupt), manager(config) as process:
-        serve(process, options.api_port, options.grpc_port)
+        serve(process, *ports, model)
 
 
-def serve(process: subprocess.Popen[bytes], api_port: int, grpc_port: int) -> None:
+def serve(process: subprocess.Popen[bytes], api_port: int, grpc_port: int, model: str) -> None:
     """Show that the manager works, then wait for its end, which should not come by itself."""
-    print("Starting the manager and the model all-MiniLM-L6-v2 ...", flush=True)
-    wait_until_running(process, api_port)
-    show_embedding(grpc_port)
+    import demo_answer
+
+    print(f"Starting the manager and the model {model} ...", flush=True)
+    wait_until_running(process, api_port, instance_name(model))
+    print(demo_answer.answer(grpc_port, instance_name(model)), flush=True)
     print(f"gRPC on 127.0.0.1:{grpc_port}, control API on http://127.0.0.1:{api_port}/docs")
     print("Serving; Ctrl-C ends it and everything it started.", flush=True)
     fail(f"the manager ended with exit code {process.wait()}; its last lines above say why")

@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+import tiny_models
+
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "tools" / "run_demo.py"
 
@@ -96,6 +98,27 @@ def test_it_shows_an_embedding_and_leaves_no_process_behind(
     assert re.fullmatch(r"\[(-?\d\.\d{6}, ){6}\.\.\.\]", lines[2])
     assert len(started) >= 3, "a manager, a worker and an instance"
     assert not alive
+
+
+@pytest.mark.parametrize(
+    ("head", "pooling", "expected"),
+    [
+        ("classifier", [], r'"Hello world" -> (\w+: [\d.]+(, )?){3}$'),
+        ("reranker", [], r'"What is the capital of France\?" ->$'),
+        ("splade", ["--pooling", "splade"], r'"Hello world" -> \d+ weights that are not zero$'),
+    ],
+)
+def test_a_model_of_another_kind_shows_what_it_is_for(
+    head: str, pooling: list[str], expected: str, state: Path, tmp_path: Path
+) -> None:
+    model = tiny_models.write(tmp_path / head, "bert", head).directory
+    api_port, grpc_port = free_ports(2)
+    ports = ["--api-port", api_port, "--grpc-port", grpc_port, "--state", state]
+    with demo(*ports, "--model", model, *pooling) as process:
+        lines = lines_until(process, "Serving")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+    assert re.match(expected, lines[1]), lines
 
 
 @pytest.mark.parametrize("variable", ["API_PORT", "GRPC_PORT"])
