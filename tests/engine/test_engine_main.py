@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -76,6 +77,36 @@ def test_weights_of_the_wrong_shape_end_with_one_sentence_and_1(
     save_file(weights, directory / "model.safetensors")
     line = _one_sentence(_run("--model-id", str(directory), cache=graph_cache_home))
     assert "ONNX Runtime cannot load" in line or "The model cannot run" in line
+
+
+def test_labels_that_the_head_does_not_have_end_with_one_sentence_and_1(
+    make_model: Callable[..., Any], graph_cache_home: Path
+) -> None:
+    directory = make_model("bert", "classifier").directory
+    config = json.loads((directory / "config.json").read_text())
+    config["id2label"] = {"0": "yes", "1": "no"}
+    (directory / "config.json").write_text(json.dumps(config))
+    line = _one_sentence(_run("--model-id", str(directory), cache=graph_cache_home))
+    assert "its graph does not give one number for each of 2 labels" in line
+
+
+def test_a_dense_module_that_does_not_fit_ends_with_one_sentence_and_1(
+    make_model: Callable[..., Any], graph_cache_home: Path
+) -> None:
+    directory = make_model().directory
+    (directory / "2_Dense").mkdir()
+    (directory / "2_Dense/config.json").write_text("{}")
+    weight = np.ones((3, 99), np.float32)
+    save_file({"linear.weight": weight}, directory / "2_Dense/model.safetensors")
+    flags = ("--model-id", str(directory), "--dense-path", "2_Dense")
+    assert "The model cannot run 1 tokens" in _one_sentence(_run(*flags, cache=graph_cache_home))
+
+
+def test_a_dtype_that_the_model_lacks_ends_with_one_sentence_and_1(
+    make_model: Callable[..., Any], graph_cache_home: Path
+) -> None:
+    flags = ("--model-id", str(make_model().directory), "--dtype", "int8")
+    assert "has no int8 graph; looked for" in _one_sentence(_run(*flags, cache=graph_cache_home))
 
 
 def test_a_prompt_that_the_model_lacks_ends_with_one_sentence_and_1(

@@ -48,6 +48,21 @@ def test_calls_are_counted_under_the_routers_names(
     assert not [name for name in series if name.endswith(("_total", "_created"))]
 
 
+def test_texts_of_a_ranking_are_predictions_and_the_call_is_one_request(
+    make_model: Callable[..., Any], start_engine: Callable[..., Any]
+) -> None:
+    engine = start_engine(make_model("bert", "reranker").directory)
+    with grpc.insecure_channel(engine.address) as channel:
+        rerank: Any = tei_pb2_grpc.RerankStub(channel)
+        rerank.Rerank(tei_pb2.RerankRequest(query="a", texts=["b", "c", "d"]))
+    series = _series(engine.metrics)
+    assert series['te_request_count{method="batch"}'] == 1
+    assert series['te_request_success{method="batch"}'] == 1
+    assert (series["te_predict_count"], series["te_predict_success"]) == (3, 3)
+    assert series["te_predict_duration_count"] == series["te_request_input_length_count"] == 3
+    assert series["te_request_duration_count"] == 1
+
+
 @pytest.fixture
 def exported() -> Any:
     metrics = Metrics(256)

@@ -72,7 +72,6 @@ def read_config(directory: Path, pooling: Pooling | None = None) -> ModelConfig:
     architecture = _read(directory, "config.json")
     kind = kind_of(architecture, pooling)
     embeds = kind is Kind.EMBEDDING
-    prompts = _read_optional(directory, "config_sentence_transformers.json").get("prompts")
     return ModelConfig(
         architecture=architecture,
         kind=kind,
@@ -80,8 +79,16 @@ def read_config(directory: Path, pooling: Pooling | None = None) -> ModelConfig:
         labels=() if embeds else labels_of(architecture),
         max_positions=_max_positions(directory, architecture),
         pad_id=_pad_id(architecture),
-        prompts=prompts or {},
+        prompts=_prompts(directory),
     )
+
+
+def _prompts(directory: Path) -> dict[str, str]:
+    name = "config_sentence_transformers.json"
+    prompts = _read_optional(directory, name).get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
+        raise ModelUnusable(f"`prompts` in {name} must be texts by name")
+    return prompts
 
 
 def _read(directory: Path, name: str) -> dict[str, Any]:

@@ -50,7 +50,8 @@ def kind_of(architecture: Mapping[str, Any], pooling: Pooling | None) -> Kind:
             cannot give them.
     """
     names = architecture.get("architectures")
-    if not names or not isinstance(names, list) or not architecture.get("model_type"):
+    family = architecture.get("model_type")
+    if not names or not isinstance(names, list) or not family or not isinstance(family, str):
         raise ModelUnusable("config.json must have `architectures` and `model_type`")
     for name in filter(lambda name: not _skipped(name, architecture), map(str, names)):
         if pooling is Pooling.SPLADE and name.endswith("MaskedLM"):

@@ -29,6 +29,11 @@ from tei_manager.engine.model import ModelUnusable
 # MPNet's `relative_position_bucket`: beyond this distance all are alike.
 _FARTHEST = 128
 
+# Fewer leave none for distances of their own, on each side.
+_FEWEST_BUCKETS = 4
+
+_POSITIONS = "embeddings.position_embeddings.weight"
+
 
 class Layers:
     """Appends an encoder to a graph.
@@ -47,12 +52,9 @@ class Layers:
         self._family = family
         self._nodes = nodes
         sizes = family.sizes
-        try:
-            self.hidden = int(architecture[sizes.hidden])
-            self._layers = int(architecture[sizes.layers])
-            self._heads = int(architecture[sizes.heads])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelUnusable(f"config.json lacks a usable {error}") from error
+        self.hidden = _size(architecture, sizes.hidden)
+        self._layers = _size(architecture, sizes.layers)
+        self._heads = _size(architecture, sizes.heads)
         self.activation = str(architecture.get(sizes.activation, "gelu"))
         if self.activation not in ACTIVATIONS:
             raise ModelUnusable(f"The activation '{self.activation}' is not known")
@@ -74,9 +76,8 @@ class Layers:
                 f"config.json says {self.hidden} hidden units and {self._heads} heads, which does"
                 f" not fit weights that are {width} wide"
             )
-        positions = "embeddings.position_embeddings.weight"
-        self._nodes.add(positions, self._nodes.weights(positions)[self._first_position() :])
-        tables = [self._nodes.constant(words), positions]
+        self._nodes.add(_POSITIONS, self._nodes.weights(_POSITIONS)[self._first_position() :])
+        tables = [self._nodes.constant(words), _POSITIONS]
         if self._family.token_types:
             tables.append(self._nodes.constant("embeddings.token_type_embeddings.weight"))
         return self._nodes.embed(tables, "embeddings.LayerNorm", output)
@@ -131,9 +132,18 @@ class Layers:
             return ""
         nodes = self._nodes
         learnt = nodes.weights(self._family.relative_bias)
-        longest = int(self._architecture["max_position_embeddings"])
+        if len(learnt) < _FEWEST_BUCKETS:
+            raise ModelUnusable(f"'{self._family.relative_bias}' has {len(learnt)} rows only")
+        longest = len(nodes.weights(_POSITIONS))
         table = nodes.add("distance.table", _by_distance(learnt, longest))
         return _square(nodes, table, longest)
+
+
+def _size(architecture: Mapping[str, Any], key: str) -> int:
+    value = architecture.get(key)
+    if not isinstance(value, int) or value < 1:
+        raise ModelUnusable(f"config.json must have a positive integer `{key}`")
+    return value
 
 
 def _square(nodes: Nodes, table: str, longest: int) -> str:

@@ -84,7 +84,7 @@ class Nodes:
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         """Append an operator of ONNX itself."""
-        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        self.nodes.append(helper.make_node(kind, inputs, [output], output, **attributes))
         return output
 
     def product(self, name: str, value: str) -> str:
@@ -146,5 +146,5 @@ class Nodes:
         return [self.constant(f"{norm}.weight"), self.constant(f"{norm}.bias")]
 
     def _fused(self, kind: str, inputs: list[str], outputs: list[str], **attributes: Any) -> None:
-        node = helper.make_node(kind, inputs, outputs, domain="com.microsoft", **attributes)
-        self.nodes.append(node)
+        attributes |= {"name": outputs[0], "domain": "com.microsoft"}
+        self.nodes.append(helper.make_node(kind, inputs, outputs, **attributes))

@@ -34,12 +34,15 @@ class Weights:
         """Return a tensor.
 
         Raises:
-            ModelUnusable: The checkpoint has no such tensor.
+            ModelUnusable: The checkpoint has no such tensor, or it is neither vector nor matrix.
         """
         found = self._find(name)
         if found is None:
             raise ModelUnusable(f"The weights lack the tensor '{name}'")
-        return np.asarray(self._file.get_tensor(found), dtype=np.float32)
+        tensor = np.asarray(self._file.get_tensor(found), dtype=np.float32)
+        if tensor.ndim not in (1, 2):
+            raise ModelUnusable(f"The tensor '{found}' has the shape {list(tensor.shape)}")
+        return tensor
 
     def __contains__(self, name: str) -> bool:
         return self._find(name) is not None

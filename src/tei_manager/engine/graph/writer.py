@@ -71,6 +71,8 @@ def write_graph(
             model = _model(architecture, family, head, nodes)
     except SafetensorError as error:
         raise ModelUnusable(f"Cannot read the weights in '{weights}': {error}") from error
+    except (ValueError, IndexError) as error:  # NumPy's: shapes that cannot be joined
+        raise ModelUnusable(f"The weights in '{weights}' do not fit together: {error}") from error
     onnx.save(model, target / "model.onnx")
 
 
