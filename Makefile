@@ -10,6 +10,7 @@ GRPC_PORT ?= 9001
 STATE    ?= .run
 MODEL    ?= all-MiniLM-L6-v2
 POOLING  ?=
+TORCH_VENV ?= .venv-torch
 PYTEST   ?=
 LONG     ?=
 
@@ -17,13 +18,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 PIP  = $(BIN)/python -m pip install --quiet
 LOCK = $(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links
 
-.PHONY: help run test long check bench report conformance protos lock clean
+.PHONY: help run test long check bench bench-engine report conformance protos lock clean
 .DELETE_ON_ERROR:
 
 help: ## Show the commands.
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
 
-run: $(VENV)/.run-ready ## Start a manager with one small model, show one embedding, serve until Ctrl-C. MODEL=id chooses one.
+run: $(VENV)/.run-ready ## Start a manager with one small model, show one embedding, serve until Ctrl-C; MODEL=ID for another.
 	@exec $(BIN)/python tools/run_demo.py \
 		--api-port $(API_PORT) --grpc-port $(GRPC_PORT) --state $(STATE) \
 		--model "$(MODEL)" $(if $(POOLING),--pooling $(POOLING))
@@ -47,6 +48,9 @@ bench: $(VENV)/.bench-ready ## Measure the switch beside Envoy, nginx and HAProx
 report: $(VENV)/.bench-ready ## Measure conformance, floods and faults beside the peers; writes docs/faults.md.
 	@$(BIN)/python -m benchmarks.faults --save
 
+bench-engine: $(VENV)/.dev-ready $(TORCH_VENV)/.ready ## Measure the engine beside sentence-transformers on torch (a download of some GB).
+	@$(BIN)/python -m benchmarks.engine --torch $(TORCH_VENV)/bin/python
+
 conformance: $(VENV)/.dev-ready ## Run the HTTP/2 suite h2spec against the switch; it must be on the PATH.
 	@$(BIN)/python tools/conformance.py
 
@@ -58,9 +62,15 @@ lock: $(VENV)/.dev-ready ## Choose the versions in requirements/ anew, within wh
 	$(LOCK) --upgrade --output-file requirements/dev.txt requirements/dev.in
 
 clean: ## Remove everything that these commands made.
-	rm -rf $(VENV) $(STATE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz
+	rm -rf $(VENV) $(TORCH_VENV) $(STATE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz
 	rm -rf .import_linter_cache
 	find src tests tools benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+# torch has an environment of its own: nothing here depends on it.
+$(TORCH_VENV)/.ready: requirements/bench-engine.txt
+	@test -x $(TORCH_VENV)/bin/python || $(PYTHON) -m venv $(TORCH_VENV)
+	@$(TORCH_VENV)/bin/python -m pip install --quiet -r requirements/bench-engine.txt
+	@touch $@
 
 # A stamp says that the environment holds what the files it depends on ask for. The project itself
 # is installed in place, so its sources are no such files.
