@@ -57,6 +57,9 @@ START_LIMIT = 180.0
 # Seconds for the manager to end everything: its own limit for an instance is 30.
 STOP_LIMIT = 45.0
 
+# Ten years, in seconds.
+FOREVER = 3.2e8
+
 
 def fail(sentence: str) -> NoReturn:
     """End with one sentence on standard error and exit code 1."""
@@ -189,7 +192,10 @@ def serve(process: subprocess.Popen[bytes], api_port: int, grpc_port: int, model
     print(demo_answer.answer(grpc_port, instance_name(model)), flush=True)
     print(f"gRPC on 127.0.0.1:{grpc_port}, control API on http://127.0.0.1:{api_port}/docs")
     print("Serving; Ctrl-C ends it and everything it started.", flush=True)
-    fail(f"the manager ended with exit code {process.wait()}; its last lines above say why")
+    # With a limit the library waits in short sleeps. A wait without one would not be interrupted by
+    # a signal that comes just before it.
+    code = process.wait(timeout=FOREVER)
+    fail(f"the manager ended with exit code {code}; its last lines above say why")
 
 
 if __name__ == "__main__":
