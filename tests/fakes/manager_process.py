@@ -23,7 +23,7 @@ import grpc.aio
 import httpx
 import psutil
 from control_plane import free_ports, stub_binary
-from multiplexer import CHANNEL_OPTIONS, embed, path
+from multiplexer import embed, path
 from prometheus_client.parser import text_string_to_metric_families
 
 START_LIMIT, STOP_LIMIT = 60, 60
@@ -201,8 +201,13 @@ def answered(samples: Samples) -> float:
 
 
 def connect(address: str) -> Any:
-    """A channel, untyped, as octets go raw."""
-    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+    """A channel with a connection of its own, untyped, as octets go raw.
+
+    Otherwise with the library's defaults: it sends a call again that it had not sent yet when a
+    GOAWAY came in, unless ``grpc.enable_retries`` is 0, and then such a call fails.
+    """
+    options = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
+    return grpc.aio.insecure_channel(address, options=options)
 
 
 def fallen(before: Samples, after: Samples) -> list[Any]:
