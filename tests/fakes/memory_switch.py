@@ -7,7 +7,7 @@ that shares no code with ours: it raises where ours breaks the rules.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Protocol
 from unittest.mock import patch
@@ -17,6 +17,7 @@ import h2.connection
 import h2.events
 import h2.exceptions
 import h2.settings
+from hpack import Encoder
 from memory_loop import VirtualLoop, Wire
 from multiplexer import table
 
@@ -25,7 +26,7 @@ from tei_manager.mux.listener import Client
 from tei_manager.mux.switch import Options
 from tei_manager.mux.worker import Worker
 from tei_manager.routes import Route
-from tei_manager.wire import frames
+from tei_manager.wire import frames, hpack
 
 ANSWER = [(":status", "200"), ("content-type", "application/grpc")]
 REQUEST = [
@@ -38,6 +39,16 @@ REQUEST = [
 """What every call has beside its ``:path``."""
 
 CLOCKS = ("endpoint", "switch", "deadlines")
+
+
+class PlainEncoder(Encoder):
+    """Writes header blocks as TEI does for us, who asked for no table: as literals."""
+
+    def encode(self, headers: Iterable[Any], huffman: bool = True) -> bytes:
+        """Encode a list, in which hyper-h2 has put octets already."""
+        ok = (b":status", b"200")
+        plain = [(bytes(name), bytes(value)) for name, value in headers]
+        return b"".join(hpack.STATUS_200 if f == ok else hpack.literal(*f) for f in plain)
 
 
 class PeerStream:
@@ -83,6 +94,8 @@ class H2Peer:
         self.wire = wire
         config = h2.config.H2Configuration(client_side=client, header_encoding="utf-8")
         self.h2 = h2.connection.H2Connection(config)
+        if not client:
+            self.h2.encoder = PlainEncoder()
         self.streams: dict[int, PeerStream] = {}
         self.reads = True
         self.goodbyes: list[tuple[int, int]] = []  # (last stream id, code) of each GOAWAY
