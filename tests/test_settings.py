@@ -49,9 +49,11 @@ def test_defaults_are_those_of_the_contract() -> None:
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.name)
 def test_examples_have_no_mistakes(path: Path) -> None:
-    settings, _ = load(path, environ={})
-    assert len({spec.name for spec in settings.instance}) == 3
+    settings, origins = load(path, environ={})
+    assert settings.instance
     assert all(spec.port is None for spec in settings.instance)
+    for index, spec in enumerate(settings.instance):
+        assert origins["instance", index, "name"].startswith(f"{path}:"), spec.name
 
 
 def test_flag_wins_over_environment_over_file_over_default(tmp_path: Path) -> None:
@@ -102,10 +104,14 @@ pooling = "meen"
 workers = 1
 """
     assert [sentence.partition(": ")[::2] for sentence in _mistakes(tmp_path, text)] == [
-        ("x.toml:4", "api.port: Input should be a valid integer"),
         ("x.toml:3", "unknown key 'api.prot'; did you mean 'port'?"),
+        ("x.toml:4", "api.port: Input should be a valid integer"),
         ("x.toml:7", "health.interval_secs: Input should be greater than 0"),
-        ("x.toml:14", "instance.1.name: String should match pattern '^[a-z0-9][a-z0-9._-]{0,62}$'"),
+        (
+            "x.toml:14",
+            "instance.1.name: use 1 to 63 of a-z, 0-9, '.', '_' and '-', "
+            "the first a letter or digit",
+        ),
         (
             "x.toml:16",
             "instance.1.pooling: Input should be 'cls', 'mean', 'splade' or 'last-token'",
@@ -133,8 +139,15 @@ def test_text_that_is_not_toml_is_told_with_its_line(tmp_path: Path) -> None:
 
 
 def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidSettings, match=r"none\.toml: cannot be read"):
+    sentence = r"none\.toml: cannot be read: no such file or directory; check --config$"
+    with pytest.raises(InvalidSettings, match=sentence):
         load(tmp_path / "none.toml", environ={})
+
+
+def test_file_in_another_encoding_is_said_to_be_so(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_bytes("# é".encode("latin-1"))
+    with pytest.raises(InvalidSettings, match=r"x\.toml: cannot be read: it is not UTF-8"):
+        load(tmp_path / "x.toml", environ={})
 
 
 def test_mistake_in_the_environment_names_the_variable() -> None:
@@ -147,6 +160,8 @@ def test_mistake_in_the_environment_names_the_variable() -> None:
     [
         ("[api]\nport = 9001", "both 9001"),
         ('[api]\nhost = "0.0.0.0"', "allow_insecure"),
+        ('[api]\nhost = "127.0.0.1:9000"', "without a port"),
+        ('[api]\ncors_origins = ["*"]', "as a browser sends it"),
         ("[instances]\nport_start = 9000\nport_end = 8000", "swap"),
         ("[instances]\nmetrics_port_start = 9500", "swap"),
         ("api = 1", "api"),
@@ -159,13 +174,49 @@ def test_contradictions_are_mistakes(tmp_path: Path, text: str, word: str) -> No
 
 def test_two_instances_of_one_name_are_a_mistake(tmp_path: Path) -> None:
     table = '[[instance]]\nname = "a"\nmodel_id = "m"\n'
-    (sentence,) = _mistakes(tmp_path, table * 2)
-    assert "two [[instance]] tables are named 'a'" in sentence
+    assert _mistakes(tmp_path, table * 2) == [
+        "x.toml:5: two [[instance]] tables are named 'a'; rename one of them"
+    ]
+
+
+def test_contradictions_are_told_beside_mistakes_with_the_right_lines(tmp_path: Path) -> None:
+    text = """
+[api]
+port = 9001
+prot = 1
+[[instance]]
+name = "BAD"
+model_id = "m"
+[[instance]]
+name = "a"
+model_id = "m"
+port = 9001
+[[instance]]
+name = "a"
+model_id = "m"
+[instances]
+max = 1
+"""
+    places = [sentence.partition(": ") for sentence in _mistakes(tmp_path, text)]
+    assert [(place, words.partition(" ")[0]) for place, _, words in places] == [
+        ("x.toml:3", "api.port"),
+        ("x.toml:4", "unknown"),
+        ("x.toml:6", "instance.0.name:"),
+        ("x.toml:11", "port"),
+        ("x.toml:12", "there"),
+        ("x.toml:13", "two"),
+    ]
 
 
 def test_open_api_needs_an_explicit_word(tmp_path: Path) -> None:
     file = _file(tmp_path, '[api]\nhost = "0.0.0.0"\nallow_insecure = true')
     assert load(file, environ={})[0].api.host == "0.0.0.0"
+    file = _file(tmp_path, '[api]\nhost = "0.0.0.0"\ntoken_file = "token"')
+    assert load(file, environ={})[0].api.host == "0.0.0.0"
+
+
+def test_number_in_the_environment_stays_a_text_where_a_text_is_meant() -> None:
+    assert load(environ={"TEI_BINARY_PATH": "123"})[0].instances.tei_binary == "123"
 
 
 def _outcome(file: Path) -> list[str]:

@@ -1,0 +1,244 @@
+"""The tables of the settings file, with their defaults, and what contradicts what in them."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import platformdirs
+from pydantic import Field
+
+from tei_manager.settings.instance import InstanceSpec
+from tei_manager.settings.types import (
+    Count,
+    Frozen,
+    Host,
+    InstancePort,
+    ListenPort,
+    Seconds,
+    Switch,
+    text_like,
+)
+
+APP = "tei-manager"
+
+WebOrigin = Annotated[
+    str,
+    *text_like(
+        r"https?://[0-9a-z._\[\]:-]+",
+        "write an origin as a browser sends it, such as https://tools.example",
+    ),
+]
+
+
+class ApiSettings(Frozen):
+    """The control API."""
+
+    host: Host = Field(
+        default="127.0.0.1",
+        description="Address to listen on; one that others reach needs token_file.",
+    )
+    port: ListenPort = Field(default=9000, description="0 lets the system choose.")
+    token_file: Path | None = Field(
+        default=None,
+        description="File of mode 0600 with a bearer token on each line, at least 16 characters "
+        "long. Each of them is good for every request but GET /health and the documentation. It "
+        "is read anew when it changes.",
+    )
+    allowed_hosts: tuple[Host, ...] = Field(
+        default=(),
+        description="Names besides host and localhost by which clients may call the API.",
+    )
+    allow_insecure: Switch = Field(
+        default=False, description="Listen for others without a token all the same."
+    )
+    cors_origins: tuple[WebOrigin, ...] = Field(
+        default=(), description="Web sites whose pages may use the API; none by default."
+    )
+
+
+class GrpcSettings(Frozen):
+    """The multiplexer."""
+
+    host: Host = Field(default="127.0.0.1", description="Address to listen on.")
+    multiplexer_port: ListenPort = Field(default=9001, description="0 lets the system choose.")
+    max_parallel_streams: Count = Field(
+        default=1024, description="Calls at a time on one client connection."
+    )
+    request_timeout_secs: Annotated[float, Field(strict=True, ge=0, le=86400)] = Field(
+        default=30, description="For unary calls whose caller set no deadline; 0 is none."
+    )
+    max_message_mb: Count = Field(default=64, description="Largest request, MiB.")
+    memory_limit_mb: Count = Field(
+        default=512, description="Of one worker, MiB; above 80 % of it calls are refused."
+    )
+    default_instance: str = Field(
+        default="", description="Where TEI's own clients go that name no instance."
+    )
+    workers: Annotated[int, Field(strict=True, ge=1, le=64)] = Field(
+        default=1, description="Processes that carry the calls."
+    )
+
+
+class InstancesSettings(Frozen):
+    """What holds for every instance. Port ranges include both ends."""
+
+    port_start: InstancePort = Field(default=8081, description="First port for gRPC servers.")
+    port_end: InstancePort = Field(default=8181, description="Last port for gRPC servers.")
+    metrics_port_start: InstancePort = Field(
+        default=9100, description="First port for the servers' own metrics."
+    )
+    metrics_port_end: InstancePort = Field(
+        default=9300, description="Last port for the servers' own metrics."
+    )
+    max: Count = Field(default=64, description="How many instances there may be.")
+    tei_binary: str = Field(
+        default="text-embeddings-router",
+        description="Program of an instance; where it is missing, the built-in engine serves.",
+    )
+    log_dir: Path = Field(
+        default_factory=lambda: platformdirs.user_log_path(APP),
+        description="Folder of the instances' output.",
+    )
+    startup_timeout_secs: Seconds = Field(
+        default=300, description="Until an instance must answer after its start."
+    )
+    stop_timeout_secs: Seconds = Field(
+        default=30, description="Until a process that was asked to end is killed."
+    )
+    on_exit: Literal["stop", "leave"] = Field(
+        default="stop",
+        description="leave: SIGTERM leaves instances running for the next manager.",
+    )
+    model_dirs: tuple[Path, ...] = Field(
+        default=(),
+        description="Folders below which a create request may name a local model; [[instance]] "
+        "tables may name any.",
+    )
+    api_key_dirs: tuple[Path, ...] = Field(
+        default=(),
+        description="Folders below which a create request may name an api_key_file; [[instance]] "
+        "tables may name any.",
+    )
+
+
+class HealthSettings(Frozen):
+    """How often instances are probed."""
+
+    interval_secs: Seconds = Field(default=10, description="Between two probes.")
+    failures_before_restart: Annotated[int, Field(strict=True, ge=0)] = Field(
+        default=3, description="Probes in a row without an answer; 0 is never."
+    )
+
+
+class StateSettings(Frozen):
+    """What outlives the manager."""
+
+    path: Path = Field(
+        default_factory=lambda: platformdirs.user_state_path(APP) / "state.db",
+        description="SQLite file; its folder also has the lock and the workers' sockets.",
+    )
+    restore: Switch = Field(default=True, description="Start what ran when the last manager ended.")
+
+
+class LogSettings(Frozen):
+    """The manager's own log."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="What is less important is not logged."
+    )
+    format: Literal["auto", "console", "json"] = Field(
+        default="auto", description="auto: console on a terminal, else json."
+    )
+    access: Switch = Field(default=False, description="Log every request to the control API.")
+
+
+class Settings(Frozen):
+    """All settings. ``instance`` holds the ``[[instance]]`` tables in the order of the file."""
+
+    api: ApiSettings = ApiSettings()
+    grpc: GrpcSettings = GrpcSettings()
+    instances: InstancesSettings = Field(default_factory=InstancesSettings)
+    health: HealthSettings = HealthSettings()
+    state: StateSettings = Field(default_factory=StateSettings)
+    log: LogSettings = LogSettings()
+    instance: tuple[InstanceSpec, ...] = ()
+
+
+ENVIRONMENT: dict[str, tuple[str, str]] = {
+    "TEI_MANAGER_API_HOST": ("api", "host"),
+    "TEI_MANAGER_API_PORT": ("api", "port"),
+    "TEI_MANAGER_API_TOKEN_FILE": ("api", "token_file"),
+    "TEI_MANAGER_GRPC_HOST": ("grpc", "host"),
+    "TEI_MANAGER_GRPC_PORT": ("grpc", "multiplexer_port"),
+    "TEI_MANAGER_GRPC_MAX_STREAMS": ("grpc", "max_parallel_streams"),
+    "TEI_BINARY_PATH": ("instances", "tei_binary"),
+    "TEI_MANAGER_LOG_DIR": ("instances", "log_dir"),
+    "TEI_MANAGER_STATE_FILE": ("state", "path"),
+}
+"""The environment variables that are read, and the section and key that each of them sets."""
+
+Location = tuple[str | int, ...]
+"""Where a value stands, such as ``("instance", 1, "name")``."""
+
+
+def contradictions(settings: Settings) -> Iterator[tuple[Location, str]]:
+    """Yield what is wrong between values that are each right by themselves.
+
+    Yields:
+        The path of the value to change, such as ``("instance", 1, "name")``, and a sentence.
+    """
+    yield from _address_mistakes(settings)
+    rules = settings.instances
+    for prefix in ("", "metrics_"):
+        start, end = f"{prefix}port_start", f"{prefix}port_end"
+        if getattr(rules, start) > getattr(rules, end):
+            yield ("instances", start), f"instances.{start} is above {end}; swap them"
+    if len(settings.instance) > rules.max:
+        count = len(settings.instance)
+        sentence = f"there are {count} [[instance]] tables, above instances.max = {rules.max}"
+        yield ("instance", rules.max), f"{sentence}; remove some or raise it"
+    yield from _claimed_twice(settings)
+
+
+def _address_mistakes(settings: Settings) -> Iterator[tuple[Location, str]]:
+    api, grpc = settings.api, settings.grpc
+    if not is_loopback(api.host) and api.token_file is None and not api.allow_insecure:
+        yield (
+            ("api", "host"),
+            (
+                f"api.host = '{api.host}' opens an API without authentication to the network; "
+                "set api.token_file, use 127.0.0.1, or set api.allow_insecure = true"
+            ),
+        )
+    if api.port and api.port == grpc.multiplexer_port:
+        both = f"api.port and grpc.multiplexer_port are both {api.port}"
+        yield ("api", "port"), f"{both}; change one of them"
+
+
+def _claimed_twice(settings: Settings) -> Iterator[tuple[Location, str]]:
+    """Yield what two ``[[instance]]`` tables claim, or one and the manager itself."""
+    names: set[str] = set()
+    ports = {settings.api.port: "api.port", settings.grpc.multiplexer_port: "the multiplexer"}
+    for index, spec in enumerate(settings.instance):
+        if spec.name in names:
+            sentence = f"two [[instance]] tables are named '{spec.name}'; rename one of them"
+            yield ("instance", index, "name"), sentence
+        names.add(spec.name)
+        for key in ("port", "prometheus_port"):
+            if (port := getattr(spec, key)) is None:
+                continue
+            if port in ports:
+                sentence = f"port {port} is that of {ports[port]} already; choose another"
+                yield ("instance", index, key), sentence
+            ports[port] = f"instance '{spec.name}'"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach a listener bound to ``host``."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
