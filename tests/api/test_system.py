@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -82,10 +83,20 @@ async def test_no_counter_falls_when_a_worker_dies(tmp_path: Path) -> None:
         assert dead.get(("tei_grpc_pool_connections_open", (("instance", "a"),)), 0) == 0
 
 
+async def test_documentation_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        page = (await rig.api.get("/docs")).text
+        links = re.findall(r"""(?:src|href)=["']([^"']+)""", page)
+        assert len(links) >= 3
+        for link in links:
+            assert link.startswith("/static-offline-docs/"), link
+            assert (await rig.api.get(link)).status_code == 200
+        assert "://" not in page
+
+
 async def test_openapi_document_says_every_path_and_the_error_shape(tmp_path: Path) -> None:
     async with running(tmp_path) as rig:
         document = (await rig.api.get("/openapi.json")).json()
-        assert (await rig.api.get("/docs")).status_code == 200
         assert set(document["paths"]) == {
             "/health",
             "/metrics",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tei_manager.manager.logfile import LogFile
+from tei_manager.manager.logfile import MAX_READ, Lines, LogFile
 
 LINE = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\r\n"), max_size=5)
 INDEX = st.none() | st.integers(-9, 9)
@@ -25,6 +25,7 @@ def test_slice_is_that_of_a_python_list(
     found = log.read(start, end)
     assert found.lines == lines[start:end]
     assert found.lines == (lines[found.start : found.end] if found.start < found.end else [])
+    assert (found.start, found.end) == slice(start, end).indices(len(lines))[:2]
     assert found.total == len(lines)
     rest = log.read_from(log.offset_of(start or 0))[0]
     assert rest == "".join(line + "\n" for line in lines[start or 0 :])
@@ -57,10 +58,35 @@ def test_writer_goes_on_at_the_beginning_after_a_cut(tmp_path: Path) -> None:
 
 
 def test_symbolic_link_is_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "log").symlink_to(tmp_path / "elsewhere")
+    log = LogFile(tmp_path / "log")
+    log.path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="log"):
-        LogFile(tmp_path / "log").open()
+        log.open()
     assert not (tmp_path / "elsewhere").exists()
+    (tmp_path / "elsewhere").write_text("secret")
+    with pytest.raises(OSError, match="log"):
+        log.read()
+
+
+def test_of_a_large_slice_only_the_end_is_read(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "log")
+    log.path.write_bytes(b"".join(b"%09d\n" % number for number in range(300_000)))
+    found = log.read()
+    assert len(found.lines) == MAX_READ // 10
+    assert found.lines[-1] == "000299999"
+    assert found.lines[0] == f"{found.start:09}"
+    assert (found.end, found.total) == (300_000, 300_000)
+    assert log.read(0, 2) == Lines(["000000000", "000000001"], 0, 2, 300_000)
+    assert log.read_from(0)[1] <= MAX_READ
+
+
+def test_line_over_the_limit_is_read_from_its_end_and_followed_in_pieces(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "log")
+    log.path.write_bytes(b"x" * (MAX_READ + 5) + b"end\n")
+    (line,) = log.read().lines
+    assert (len(line), line[-3:]) == (MAX_READ - 1, "end")
+    first, offset = log.read_from(0)
+    assert (len(first), log.read_from(offset)[0]) == (MAX_READ, "xxxxxend\n")
 
 
 def test_follower_gets_whole_lines_once_each_and_notices_a_cut(tmp_path: Path) -> None:

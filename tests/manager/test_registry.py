@@ -81,7 +81,7 @@ async def test_without_restore_saved_instances_are_there_and_stopped(tmp_path: P
 
 async def test_routes_carry_the_credential_and_a_key_for_each_process(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("secret\n")
-    async with running(tmp_path) as rig:
+    async with running(tmp_path, instances={"api_key_dirs": [tmp_path]}) as rig:
         view = await rig.create("a", api_key_file=str(tmp_path / "key"))
         first = rig.tables()[-1]["routes"][0]
         assert first["api_key"] == "secret"
@@ -126,8 +126,9 @@ async def test_store_that_fails_makes_the_request_fail_and_changes_nothing(
 
 async def test_state_file_holds_no_credential(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("very-secret\n")
-    async with running(tmp_path) as rig:
-        await rig.create("a", api_key_file=str(tmp_path / "key"))
+    async with running(tmp_path, instances={"api_key_dirs": [tmp_path]}) as rig:
+        view = await rig.create("a", api_key_file=str(tmp_path / "key"))
+        assert view["status"] == "running"
     dump = "\n".join(sqlite3.connect(tmp_path / "s" / "state.db").iterdump())
     assert "very-secret" not in dump
 

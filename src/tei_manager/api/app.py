@@ -1,13 +1,36 @@
-"""The application: routes, errors and guard put together in one place."""
+"""The application: routes, errors and everything that stands in front of them, put together."""
 
 from __future__ import annotations
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 
 from tei_manager import __version__
 from tei_manager.api import instances, problems, system
+from tei_manager.api.audit import Audit
+from tei_manager.api.bodies import Bodies
 from tei_manager.api.guard import Guard
+from tei_manager.api.token import Authorization, TokenFile
 from tei_manager.manager.manager import Manager
+from tei_manager.settings.sections import ApiSettings
+
+_DESCRIPTION = """\
+Creates, watches, restarts and removes instances of text embeddings servers.
+
+* Requests that take long answer at once, and the instance shows how far it is in `status` and
+  `status_reason`. With `?wait=30` they answer once it has settled, at most 30 seconds later.
+* Fields and parameters that are not described here are refused. A body needs
+  `Content-Type: application/json`.
+* Every error has one shape: `{"error": a sentence, "code": for programs, "timestamp": when}`.
+* With `[api] token_file` set, requests need `Authorization: Bearer TOKEN`.
+"""
+
+_TAGS = [
+    {"name": "instances", "description": "The servers that embed, rerank and classify."},
+    {"name": "system", "description": "How the whole is."},
+]
 
 
 def create_app(manager: Manager) -> FastAPI:
@@ -16,16 +39,39 @@ def create_app(manager: Manager) -> FastAPI:
     Args:
         manager: Started, or started before the first request comes. It stays the caller's.
     """
-    app = FastAPI(
+    app = FastAPIOffline(
+        redoc_url=None,
         title="TEI Manager",
         version=__version__,
-        description="Creates, watches, restarts and removes instances of text embeddings servers.",
+        description=_DESCRIPTION,
+        openapi_tags=_TAGS,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        redirect_slashes=False,
+        generate_unique_id_function=_operation_id,
     )
     app.state.manager = manager
     app.include_router(system.router)
     app.include_router(instances.router)
     problems.install(app)
-    api = manager.settings.api
-    # Outermost: nothing of the framework runs for a request that is refused here.
-    app.add_middleware(Guard, hosts=(api.host, *api.allowed_hosts))
+    _protect(app, manager.settings.api)
     return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+def _protect(app: FastAPI, api: ApiSettings) -> None:
+    """Put the layers in front of the routes, the innermost first."""
+    app.add_middleware(Bodies)
+    if api.token_file is not None:
+        app.add_middleware(Authorization, file=TokenFile(api.token_file))
+    if api.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=api.cors_origins,
+            allow_methods=("GET", "POST", "DELETE"),
+            allow_headers=("Authorization", "Content-Type"),
+        )
+    app.add_middleware(Guard, hosts=(api.host, *api.allowed_hosts), origins=api.cors_origins)
+    app.add_middleware(Audit)

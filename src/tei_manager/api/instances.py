@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Query, Request
+from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from tei_manager.api.parameters import GUARDED, Wait
+from tei_manager.api.paths import check_paths
 from tei_manager.api.problems import responses
-from tei_manager.api.schemas import HistoryView, InstanceView, LogsView
-from tei_manager.errors import InstanceNotFound
+from tei_manager.api.schemas import CREATE_EXAMPLES, HistoryView, InstanceView, LogsView
+from tei_manager.errors import InstanceNotFound, ValidationFailed
 from tei_manager.manager.instance import Status
 from tei_manager.manager.lifecycle import Event
 from tei_manager.manager.registry import Registry
 from tei_manager.manager.supervisor import Supervisor
 from tei_manager.settings import InstanceSpec
 
-router = APIRouter(prefix="/instances", tags=["instances"])
+router = APIRouter(prefix="/instances", tags=["instances"], dependencies=GUARDED)
 
 # How soon a new line of a followed log is seen.
 _FOLLOW_PAUSE = 0.2
+
+
+Name = Annotated[str, Path(description="Of the instance.", examples=["bge-small"])]
 
 
 def _registry(request: Request) -> Registry:
@@ -29,16 +34,12 @@ def _registry(request: Request) -> Registry:
     return registry
 
 
-def _supervisor(request: Request, name: str) -> Supervisor:
+def _supervisor(request: Request, name: Name) -> Supervisor:
     return _registry(request).get(name)
 
 
 Instances = Annotated[Registry, Depends(_registry)]
 Instance = Annotated[Supervisor, Depends(_supervisor)]
-Wait = Annotated[
-    float,
-    Query(ge=0, le=600, description="Seconds to wait until the instance has settled."),
-]
 
 
 @router.get("", responses=responses())
@@ -47,12 +48,23 @@ async def list_instances(instances: Instances) -> list[InstanceView]:
     return [InstanceView.of(status) for status in instances.statuses()]
 
 
-@router.post("", status_code=201, responses=responses(409))
+@router.post(
+    "",
+    status_code=201,
+    responses=responses(409)
+    | {201: {"headers": {"Location": {"description": "Its path.", "schema": {"type": "string"}}}}},
+)
 async def create_instance(
-    instances: Instances, spec: Annotated[InstanceSpec, Body()], wait: Wait = 0
+    instances: Instances,
+    spec: Annotated[InstanceSpec, Body(openapi_examples=CREATE_EXAMPLES)],
+    response: Response,
+    wait: Wait = 0,
 ) -> InstanceView:
     """Create an instance and start it, unless ``autostart`` is false."""
-    return await _settled(await instances.create(spec), wait)
+    check_paths(spec, instances.settings.instances)
+    created = await instances.create(spec)
+    response.headers["location"] = f"/instances/{spec.name}"
+    return await _settled(created, wait)
 
 
 @router.get("/{name}", responses=responses(404))
@@ -62,7 +74,7 @@ async def show_instance(instance: Instance) -> InstanceView:
 
 
 @router.delete("/{name}", status_code=204, responses=responses(404, 409))
-async def delete_instance(instances: Instances, name: str) -> None:
+async def delete_instance(instances: Instances, name: Name) -> None:
     """End an instance and remove it; answers when its process is gone."""
     await instances.delete(name)
 
@@ -93,21 +105,32 @@ async def _settled(supervisor: Supervisor, wait: float) -> InstanceView:
     return InstanceView.of(status)
 
 
-@router.get("/{name}/logs", responses=responses(404), response_model=LogsView)
+_TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"example": "Ready\n"}}}}
+_LINE = Query(ge=-(2**31), lt=2**31)
+
+
+@router.get("/{name}/logs", responses=responses(404) | _TEXT, response_model=LogsView)
 async def instance_logs(
+    request: Request,
     instances: Instances,
     instance: Instance,
-    start: Annotated[int | None, Query(ge=-(2**31), lt=2**31)] = None,
-    end: Annotated[int | None, Query(ge=-(2**31), lt=2**31)] = None,
+    start: Annotated[int | None, _LINE] = None,
+    end: Annotated[int | None, _LINE] = None,
     follow: Annotated[
         bool, Query(description="Stream text: lines from start on, or from now on, for ever.")
     ] = False,
-) -> LogsView | StreamingResponse:
-    """Lines of the instance's output, sliced like a Python list; ``follow`` streams them."""
-    if follow:
-        lines = _follow(instances, instance, start)
-        return StreamingResponse(lines, media_type="text/plain")
-    return LogsView.of(await asyncio.to_thread(instance.log.read, start, end))
+) -> LogsView | Response:
+    """Lines of the instance's output, sliced like a Python list; ``follow`` streams them.
+
+    At most the last MiB of a slice is given; ``start`` says where that begins.
+    """
+    if not follow:
+        return LogsView.of(await asyncio.to_thread(instance.log.read, start, end))
+    if end is not None:
+        raise ValidationFailed("end: a followed log has none; leave out end or follow")
+    if "tei_manager.head" in request.scope:
+        return Response(media_type="text/plain")
+    return StreamingResponse(_follow(instances, instance, start), media_type="text/plain")
 
 
 async def _follow(

@@ -32,14 +32,75 @@ def problem(
         error: One sentence, for people.
         headers: To send along.
     """
-    view = ProblemView(error=error[:_LONGEST], code=code, timestamp=datetime.now(UTC))
+    view = ProblemView(error=_plain(error), code=code, timestamp=datetime.now(UTC))
     return JSONResponse(view.model_dump(mode="json"), status, headers)
 
 
+_WHEN: dict[int, tuple[str, str, str]] = {
+    400: ("The body is not JSON.", "INVALID_JSON", "The body is not JSON"),
+    401: ("A token is needed.", "UNAUTHENTICATED", "The token is not one of [api] token_file"),
+    403: ("Another web site asks.", "FORBIDDEN", "Requests from other web sites are refused"),
+    404: ("There is none.", "INSTANCE_NOT_FOUND", "Instance 'bge-small' not found"),
+    405: ("Another method.", "METHOD_NOT_ALLOWED", "PUT is not allowed for /instances; see /docs"),
+    408: ("Too slow.", "REQUEST_TIMEOUT", "The body did not come within 10 s"),
+    409: (
+        "It has no meaning in this state, or clashes with another instance.",
+        "INVALID_INSTANCE_STATE",
+        "Instance 'bge-small' is being stopped; wait until it has ended",
+    ),
+    413: ("Too large.", "CONTENT_TOO_LARGE", "A body may have at most 65536 bytes"),
+    415: (
+        "The body is not declared as JSON.",
+        "UNSUPPORTED_MEDIA_TYPE",
+        "A body needs 'Content-Type: application/json'",
+    ),
+    421: (
+        "The Host header names another server.",
+        "MISDIRECTED_REQUEST",
+        "The Host header names another server; set [api] allowed_hosts if it is ours",
+    ),
+    422: ("Something in it cannot be.", "VALIDATION_ERROR", "unknown field 'nmae'"),
+    431: (
+        "Too many headers.",
+        "HEADERS_TOO_LARGE",
+        "Send at most 50 headers, 16384 bytes in all",
+    ),
+    500: (
+        "A fault of the manager.",
+        "INTERNAL_ERROR",
+        "Internal error; the manager's log has the details",
+    ),
+    503: (
+        "The token file cannot be used, or there are too many connections.",
+        "TOKEN_FILE_UNUSABLE",
+        "The token file of this API cannot be used; the manager's log says why",
+    ),
+}
+
+
+def _plain(text: str) -> str:
+    """Return a text with what a caller may have put into it cut, and made fit to be shown."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode()
+        for each in text[:_LONGEST]
+    )
+
+
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the part of a route's OpenAPI document that says which errors it answers with."""
-    common = {400, 403, 413, 415, 421, 422, 500}
-    return {status: {"model": ProblemView} for status in sorted(common | set(statuses))}
+    """Return the part of a route's OpenAPI document that says which errors it answers with.
+
+    Args:
+        statuses: Those besides what every operation has.
+    """
+    common = {400, 401, 403, 408, 413, 415, 421, 422, 431, 500, 503}
+    return {status: _described(status) for status in sorted(common | set(statuses))}
+
+
+def _described(status: int) -> dict[str, Any]:
+    description, code, error = _WHEN[status]
+    example = {"error": error, "code": code, "timestamp": "2026-01-31T12:00:00.000000Z"}
+    content = {"application/json": {"example": example}}
+    return {"model": ProblemView, "description": description, "content": content}
 
 
 def install(app: FastAPI) -> None:

@@ -5,11 +5,41 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Literal
 
+from fastapi.openapi.models import Example
 from pydantic import BaseModel, ConfigDict, Field
 
 from tei_manager.manager.instance import HistoryEntry, Status
 from tei_manager.manager.logfile import Lines
 from tei_manager.routes import RouteState
+
+CREATE_EXAMPLES: dict[str, Example] = {
+    "hub": {
+        "summary": "A model of the hub",
+        "value": {"name": "bge-small", "model_id": "BAAI/bge-small-en-v1.5"},
+    },
+    "gpu": {
+        "summary": "On the first GPU, with half precision",
+        "value": {
+            "name": "bge-large",
+            "model_id": "BAAI/bge-large-en-v1.5",
+            "gpu_id": 0,
+            "dtype": "float16",
+            "max_batch_tokens": 32768,
+        },
+    },
+    "external": {
+        "summary": "A server that runs already",
+        "value": {
+            "name": "mine",
+            "model_id": "BAAI/bge-small-en-v1.5",
+            "backend": "external",
+            "address": "127.0.0.1:8080",
+        },
+    },
+}
+"""Bodies of create requests, for the documentation."""
+
+MOMENT = "2026-01-31T12:00:00.000000Z"
 
 
 class Answer(BaseModel):
@@ -23,29 +53,39 @@ class InstanceView(Answer):
 
     name: str = Field(examples=["bge-small"])
     model_id: str = Field(examples=["BAAI/bge-small-en-v1.5"])
-    status: RouteState
-    status_reason: str = Field(description="Why it is in that status; may be empty.")
-    backend: str = Field(description="tei, engine or external; auto until it was started.")
+    status: RouteState = Field(examples=["running"])
+    status_reason: str = Field(description="Why it is in that status; may be empty.", examples=[""])
+    backend: str = Field(
+        description="tei, engine or external; auto until it was started.", examples=["tei"]
+    )
     address: str = Field(examples=["127.0.0.1:8081"])
-    port: int
-    prometheus_port: int
-    pid: int | None
-    created_at: datetime
-    started_at: datetime | None
-    uptime_secs: float | None
-    restarts: int
-    health_check_failures: int = Field(description="In a row.")
-    last_health_check: datetime | None = Field(description="The last one that was answered.")
-    gpu_id: int | None
-    max_batch_tokens: int
-    max_concurrent_requests: int
-    pooling: str | None
-    dtype: str | None
-    revision: str | None
-    startup_timeout_secs: float | None
-    extra_args: list[str]
-    autostart: bool
-    origin: Literal["api", "file"] = Field(description="file: it belongs to the settings file.")
+    port: int = Field(description="Of its gRPC server.", examples=[8081])
+    prometheus_port: int = Field(
+        description="Of its own metrics; 0 for an external one.", examples=[9100]
+    )
+    pid: int | None = Field(description="Of its process, while there is one.", examples=[4711])
+    created_at: datetime = Field(examples=[MOMENT])
+    started_at: datetime | None = Field(description="Its process.", examples=[MOMENT])
+    uptime_secs: float | None = Field(description="Since started_at.", examples=[86.4])
+    restarts: int = Field(description="Starts after the first, in its whole life.", examples=[0])
+    health_check_failures: int = Field(description="In a row.", examples=[0])
+    last_health_check: datetime | None = Field(
+        description="The last one that was answered.", examples=[MOMENT]
+    )
+    gpu_id: int | None = Field(examples=[0])
+    max_batch_tokens: int = Field(examples=[16384])
+    max_concurrent_requests: int = Field(examples=[512])
+    pooling: str | None = Field(examples=["mean"])
+    dtype: str | None = Field(examples=["float16"])
+    revision: str | None = Field(examples=["main"])
+    startup_timeout_secs: float | None = Field(
+        description="If it is not that of the settings.", examples=[300.0]
+    )
+    extra_args: list[str] = Field(examples=[["--auto-truncate"]])
+    autostart: bool = Field(examples=[True])
+    origin: Literal["api", "file"] = Field(
+        description="file: it belongs to the settings file.", examples=["api"]
+    )
 
     @classmethod
     def of(cls, status: Status) -> InstanceView:
@@ -78,10 +118,10 @@ class InstanceView(Answer):
 class LogsView(Answer):
     """``lines[start:end]`` of a log, with the resolved numbers."""
 
-    lines: list[str]
-    start: int
-    end: int
-    total_lines: int
+    lines: list[str] = Field(examples=[["Starting model backend", "Ready"]])
+    start: int = Field(description="Number of the first line given.", examples=[40])
+    end: int = Field(description="Number after the last line given.", examples=[42])
+    total_lines: int = Field(examples=[42])
 
     @classmethod
     def of(cls, found: Lines) -> LogsView:
@@ -92,9 +132,9 @@ class LogsView(Answer):
 class HistoryView(Answer):
     """Something that happened to an instance."""
 
-    at: datetime
+    at: datetime = Field(examples=[MOMENT])
     event: str = Field(examples=["process ended"])
-    detail: str
+    detail: str = Field(examples=["exited with code 1"])
 
     @classmethod
     def of(cls, entry: HistoryEntry) -> HistoryView:
@@ -105,17 +145,17 @@ class HistoryView(Answer):
 class InstanceCount(Answer):
     """How many instances there are."""
 
-    total: int
-    running: int
+    total: int = Field(examples=[3])
+    running: int = Field(examples=[2])
 
 
 class HealthView(Answer):
     """Whether calls on the multiplexer's port are served."""
 
-    status: Literal["healthy", "unavailable"]
-    version: str
+    status: Literal["healthy", "unavailable"] = Field(examples=["healthy"])
+    version: str = Field(examples=["0.1.0"])
     instances: InstanceCount
-    workers: int
+    workers: int = Field(description="That serve now.", examples=[1])
 
 
 class ProblemView(Answer):
@@ -123,4 +163,4 @@ class ProblemView(Answer):
 
     error: str = Field(examples=["Instance 'bge-small' not found"])
     code: str = Field(examples=["INSTANCE_NOT_FOUND"])
-    timestamp: datetime
+    timestamp: datetime = Field(examples=[MOMENT])

@@ -18,14 +18,21 @@ from collections.abc import AsyncIterator, Iterator
 import uvicorn
 
 from tei_manager.api.app import create_app
+from tei_manager.api.connection import Connection
+from tei_manager.api.token import TokenFile
 from tei_manager.errors import LaunchFailed
 from tei_manager.manager.manager import Manager
-from tei_manager.settings import Settings
+from tei_manager.settings import Settings, is_loopback
+from tei_manager.settings.sections import ApiSettings
 
 log = logging.getLogger(__name__)
 
 # A request that waits (``?wait=``, a followed log) does not hold up the end longer than this.
 _API_GRACE = 2
+
+
+# Browsers: take an answer for what it says it is, and let no page put /docs into a frame.
+_HEADERS = (("X-Content-Type-Options", "nosniff"), ("X-Frame-Options", "DENY"))
 
 
 class _Server(uvicorn.Server):
@@ -48,6 +55,7 @@ async def serve(settings: Settings) -> None:
     Raises:
         TeiManagerError: It could not be started; nothing is left running.
     """
+    _look_at_access(settings.api)
     manager = Manager(settings)
     stopping = _Stopping()
     with _signals(manager, stopping), _listen(settings) as listener:
@@ -67,6 +75,14 @@ async def serve(settings: Settings) -> None:
             by_sigterm = stopping.number is signal.SIGTERM
             await manager.stop(leave=by_sigterm and settings.instances.on_exit == "leave")
             log.info("Stopped")
+
+
+def _look_at_access(api: ApiSettings) -> None:
+    """Refuse a token file that cannot be used now, and say aloud that there is none."""
+    if api.token_file is not None:
+        TokenFile(api.token_file).tokens()
+    elif not is_loopback(api.host):
+        log.warning("[api] allow_insecure: everyone who reaches %s controls this manager", api.host)
 
 
 async def _first(starting: asyncio.Task[None], stopping: _Stopping) -> None:
@@ -122,6 +138,9 @@ async def _api(manager: Manager, listener: socket.socket) -> AsyncIterator[None]
         log_level="warning",
         proxy_headers=False,
         server_header=False,
+        http=Connection,
+        ws="none",
+        headers=[*_HEADERS],
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve([listener]), name="control API")

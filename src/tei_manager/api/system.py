@@ -5,6 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from tei_manager import __version__
+from tei_manager.api.parameters import COMMON, GUARDED
+from tei_manager.api.problems import responses
 from tei_manager.api.schemas import HealthView, InstanceCount
 from tei_manager.manager.manager import Manager
 from tei_manager.routes import RouteState
@@ -13,7 +15,14 @@ from tei_manager.telemetry.exposition import CONTENT_TYPE
 router = APIRouter(tags=["system"])
 
 
-@router.get("/health", responses={503: {"model": HealthView}})
+_UNAVAILABLE = {"model": HealthView, "description": "No worker serves the multiplexer's port."}
+
+
+@router.get(
+    "/health",
+    dependencies=COMMON,
+    responses={**responses(), 503: _UNAVAILABLE},
+)
 async def health(request: Request, response: Response) -> HealthView:
     """Whether a worker serves the multiplexer's port; 503 if none does."""
     manager: Manager = request.app.state.manager
@@ -29,7 +38,15 @@ async def health(request: Request, response: Response) -> HealthView:
     )
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+_EXAMPLE = 'tei_grpc_pool_requests_total{instance="bge-small",method="embed"} 42.0\n'
+
+
+@router.get(
+    "/metrics",
+    dependencies=GUARDED,
+    response_class=Response,
+    responses={**responses(), 200: {"content": {"text/plain": {"example": _EXAMPLE}}}},
+)
 async def metrics(request: Request) -> Response:
     """All metrics in Prometheus' text format."""
     manager: Manager = request.app.state.manager

@@ -6,13 +6,21 @@ is lost when the manager restarts. Because every write appends, the file can be 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 # TEI writes about 250 bytes for each item that it embeds (landmine L20): some 60,000 items.
 MAX_BYTES = 16 * 1024 * 1024
+
+# Of what is read for one answer, so that a caller cannot make the manager hold a whole log.
+MAX_READ = 1024 * 1024
+
+_CHUNK = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,41 +67,89 @@ class LogFile:
         return self.path.with_name(self.path.name + ".1")
 
     def read(self, start: int | None = None, end: int | None = None) -> Lines:
-        """Return ``lines[start:end]`` with the meaning that Python gives to it."""
-        lines = _split(self._bytes(0))
-        first, last, _ = slice(start, end).indices(len(lines))
-        return Lines(lines[first:last], first, last, len(lines))
+        """Return ``lines[start:end]`` with the meaning that Python gives to it.
+
+        Of a slice over `MAX_READ` bytes only the lines at its end are returned, and the ``start``
+        of the result is that of the first of them.
+        """
+        total = self._count()
+        first, last, _ = slice(start, end).indices(total)
+        if first >= last:
+            return Lines([], first, last, total)
+        begin, finish = self._offset(first), self._offset(last)
+        if finish - begin <= MAX_READ:
+            lines = _split(self._bytes(begin, finish - begin))
+        else:
+            text = self._bytes(finish - MAX_READ, MAX_READ)
+            lines = _split(text[text[:-1].find(b"\n") + 1 :])
+        return Lines(lines, last - len(lines), last, total)
+
+    def _count(self) -> int:
+        count, rest = 0, b""
+        for chunk in self._chunks():
+            count += chunk.count(b"\n")
+            rest = chunk
+        return count + (rest[-1:] not in (b"", b"\n"))
+
+    def _offset(self, line: int) -> int:
+        """Return where a line begins: after so many line feeds, or at the end."""
+        offset = 0
+        for chunk in self._chunks():
+            found = chunk.count(b"\n")
+            if found >= line:
+                at = 0
+                for _ in range(line):
+                    at = chunk.index(b"\n", at) + 1
+                return offset + at
+            line -= found
+            offset += len(chunk)
+        return offset
 
     def offset_of(self, start: int) -> int:
         """Return the byte offset at which ``lines[start:]`` begins; whole lines only count."""
-        lines = self._bytes(0).split(b"\n")[:-1]
-        first = slice(start, None).indices(len(lines))[0]
-        return sum(len(line) + 1 for line in lines[:first])
+        whole = sum(chunk.count(b"\n") for chunk in self._chunks())
+        return self._offset(slice(start, None).indices(whole)[0])
 
     def read_from(self, offset: int) -> tuple[str, int]:
-        """Return the whole lines after a byte offset, and the offset after them."""
+        """Return the whole lines after a byte offset, and the offset after them.
+
+        At most `MAX_READ` bytes at a time; a line that is longer comes in pieces.
+        """
         if self.size() < offset:  # it was cut
             offset = 0
-        text = self._bytes(offset)
-        whole = text[: text.rfind(b"\n") + 1]
+        text = self._bytes(offset, MAX_READ)
+        whole = text if len(text) == MAX_READ and b"\n" not in text else (
+            text[: text.rfind(b"\n") + 1]
+        )  # fmt: skip
         return whole.decode("utf-8", "replace"), offset + len(whole)
 
     def tail(self, count: int, window: int = 8192) -> list[str]:
         """Return the last lines, at most ``count`` and as far as they fit into the window."""
-        return _split(self._bytes(max(0, self.size() - window)))[-count:]
+        return _split(self._bytes(max(0, self.size() - window), window))[-count:]
 
     def delete(self) -> None:
         """Remove the file and its older half."""
         self.path.unlink(missing_ok=True)
         self._older.unlink(missing_ok=True)
 
-    def _bytes(self, offset: int) -> bytes:
+    def _bytes(self, offset: int, count: int) -> bytes:
         try:
-            with self.path.open("rb") as file:
+            with self._reader() as file:
                 file.seek(offset)
-                return file.read(2 * MAX_BYTES)
+                return file.read(count)
         except FileNotFoundError:
             return b""
+
+    def _chunks(self) -> Iterator[bytes]:
+        """Yield the whole file, piece by piece; nothing if there is none."""
+        with contextlib.suppress(FileNotFoundError), self._reader() as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+
+    def _reader(self) -> BinaryIO:
+        """Open the file; a symbolic link in its place is refused."""
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return os.fdopen(descriptor, "rb")
 
 
 def _split(text: bytes) -> list[str]:

@@ -25,7 +25,7 @@ from tei_manager.manager.store import Store
 from tei_manager.manager.supervisor import Supervisor
 from tei_manager.manager.workers import Workers
 from tei_manager.routes import RouteTable
-from tei_manager.settings import InstanceSpec, Settings
+from tei_manager.settings import InstanceSpec, Settings, loopback_address
 from tei_manager.telemetry.exposition import InstanceFigures
 
 log = logging.getLogger(__name__)
@@ -134,8 +134,15 @@ class Registry:
                 f"There are {limit} instances already; delete one or raise [instances] max"
             )
         environment(spec, os.environ, read_api_key(spec.api_key_file))
-        if spec.backend != "external":
+        if spec.backend == "external":
+            self._check_no_loop(spec)
+        else:
             find_program(spec, self.settings.instances.tei_binary)
+
+    def _check_no_loop(self, spec: InstanceSpec) -> None:
+        """Refuse an address of our own: a call to it would come back for ever."""
+        if (port := loopback_address(spec.address or "")[1]) in self._own_ports:
+            raise PortConflict(f"address: port {port} is the manager's own; name another server's")
 
     def _adopt(self, record: Record) -> Supervisor:
         supervisor = Supervisor(record, self)
