@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from pathlib import Path
@@ -95,3 +96,39 @@ def test_api_key_is_the_first_line_of_its_file(tmp_path: Path) -> None:
     assert read_api_key(None) == ""
     with pytest.raises(LaunchFailed, match="cannot be read"):
         read_api_key(str(tmp_path / "none"))
+
+
+def _router() -> argparse.ArgumentParser:
+    """A parser with the managed flags; like the most lenient router, it completes prefixes."""
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    for flag in MANAGED_FLAGS:
+        parser.add_argument(flag, action="append", nargs="?")
+    return parser
+
+
+@given(
+    st.lists(
+        st.builds(
+            "".join,
+            st.tuples(
+                st.sampled_from(["--", "-", ""]),
+                st.sampled_from([flag[2:] for flag in MANAGED_FLAGS]).flatmap(
+                    lambda flag: st.sampled_from([flag[:cut] for cut in range(len(flag) + 1)])
+                ),
+                st.sampled_from(["", "x", "=1", " 1", "=--port"]),
+            ),
+        ),
+        max_size=3,
+    )
+)
+def test_whatever_is_accepted_the_managed_flags_are_the_managers(extra: list[str]) -> None:
+    try:
+        spec = InstanceSpec(name="a", model_id="m", extra_args=tuple(extra))
+    except ValidationError:
+        return
+    argv = arguments(spec, 8081, 9100)
+    known, unknown = _router().parse_known_args(argv)
+    assert known.port == ["8081"]
+    assert known.hostname == ["127.0.0.1"]
+    assert all(values is None or len(values) == 1 for values in vars(known).values())
+    assert unknown == extra
