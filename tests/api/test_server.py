@@ -4,97 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
-from control_plane import FAKE_WORKER, alive, free_ports, stub_binary, survivors
-
-# The command line, with a stand-in for the mux worker.
-_SERVE = f"""
-import sys
-from tei_manager.manager import manager
-manager.Manager.__init__.__defaults__ = ({FAKE_WORKER!r}, None)
-from tei_manager.cli.main import main
-main()
-"""
-
-
-class Served:
-    """A serving manager: its process and the address of its API."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        self.lines: list[dict[str, Any]] = []
-        serving = self.read_until("Serving: ")
-        self.url = re.findall(r"http://[0-9.:]+", serving)[0]
-
-    def read_until(self, begin: str) -> str:
-        """Read the log up to a line; the test's time-out ends a wait for one that never comes."""
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.lines.append(json.loads(line))
-            if self.lines[-1]["message"].startswith(begin):
-                return str(self.lines[-1]["message"])
-        raise AssertionError(f"no line {begin!r} in {self.lines}")
-
-    def create(self, name: str, *extra_args: str) -> Any:
-        body = {"name": name, "model_id": "m", "extra_args": extra_args}
-        url = f"{self.url}/instances"
-        return httpx.post(url, json=body, params={"wait": 30}, timeout=40, trust_env=False).json()
-
-    def end(self, number: int, limit: float = 30) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(limit)
-
-
-def _command(folder: Path, *flags: str, **instances: Any) -> list[str]:
-    start = free_ports(6)
-    config = folder / "config.toml"
-    config.write_text(
-        f"""
-        [api]
-        port = 0
-        [grpc]
-        multiplexer_port = 0
-        [instances]
-        port_start = {start}
-        port_end = {start + 2}
-        metrics_port_start = {start + 3}
-        metrics_port_end = {start + 5}
-        tei_binary = "{stub_binary(folder)}"
-        log_dir = "{folder / "logs"}"
-        stop_timeout_secs = {instances.get("stop_timeout_secs", 5.0)}
-        on_exit = "{instances.get("on_exit", "stop")}"
-        [state]
-        path = "{folder / "state.db"}"
-        [log]
-        format = "json"
-        """
-    )
-    return [sys.executable, "-c", _SERVE, "serve", "--config", str(config), *flags]
-
-
-@contextmanager
-def served(folder: Path, **instances: Any) -> Iterator[Served]:
-    command = _command(folder, **instances)
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield Served(process)
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-                process.send_signal(signal.SIGINT)
-                process.wait(20)
+from control_plane import FAKE_WORKER, alive, survivors
+from served import Served, command_of, served
 
 
 def _children(served: Served) -> list[int]:
@@ -231,19 +154,19 @@ def _fails(command: list[str]) -> str:
 def test_busy_port_is_named_in_one_sentence(tmp_path: Path, flag: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as squatter:
         port = squatter.getsockname()[1]
-        sentence = _fails(_command(tmp_path, flag, str(port)))
+        sentence = _fails(command_of(tmp_path, flag, str(port)))
     assert f"Cannot listen on 127.0.0.1:{port}" in sentence
     assert "port" in sentence
 
 
 def test_second_manager_on_the_same_state_is_refused(tmp_path: Path) -> None:
     with served(tmp_path) as manager:
-        sentence = _fails(_command(tmp_path))
+        sentence = _fails(command_of(tmp_path))
         assert f"Another TEI Manager (pid {manager.process.pid})" in sentence
 
 
 def test_signal_while_workers_start_stops_the_start(tmp_path: Path) -> None:
-    command = _command(tmp_path)
+    command = command_of(tmp_path)
     deaf = f"({sys.executable!r}, '-c', 'import signal; print(1, flush=True); signal.pause()')"
     command[2] = command[2].replace(repr(FAKE_WORKER), deaf)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:

@@ -20,6 +20,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,12 @@ class Embed(tei_pb2_grpc.EmbedServicer):
         self, request: tei_pb2.EmbedRequest, context: Context
     ) -> tei_pb2.EmbedResponse:
         return tei_pb2.EmbedResponse(embeddings=vector(request.inputs))
+
+    async def EmbedStream(  # noqa: N802
+        self, requests: AsyncIterator[tei_pb2.EmbedRequest], context: Context
+    ) -> AsyncIterator[tei_pb2.EmbedResponse]:
+        async for request in requests:
+            yield tei_pb2.EmbedResponse(embeddings=vector(request.inputs))
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no types

@@ -68,9 +68,9 @@ async def create_instance(
 
 
 @router.get("/{name}", responses=responses(404))
-async def show_instance(instance: Instance) -> InstanceView:
-    """One instance."""
-    return InstanceView.of(instance.status)
+async def show_instance(instance: Instance, wait: Wait = 0) -> InstanceView:
+    """One instance; with ``wait`` once it has settled, so that nobody needs to poll."""
+    return await _settled(instance, wait)
 
 
 @router.delete("/{name}", status_code=204, responses=responses(404, 409))

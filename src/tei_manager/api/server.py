@@ -3,7 +3,8 @@
 The first SIGINT or SIGTERM stops everything in order: the API takes no more requests, workers
 finish the calls under way, instances end at the same time. A second signal kills what is left.
 With ``[instances] on_exit = "leave"`` SIGTERM leaves workers and instances running for the next
-manager, so that it can be another version without a call lost or a model loaded again.
+manager, so that it can be another version without a call lost or a model loaded again. SIGHUP reads
+the settings anew; from a terminal that is gone it is the end, as for any program.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import uvicorn
 
 from tei_manager.api.app import create_app
 from tei_manager.api.connection import Connection
 from tei_manager.api.token import TokenFile
-from tei_manager.errors import LaunchFailed
+from tei_manager.errors import InvalidSettings, LaunchFailed
 from tei_manager.manager.manager import Manager
 from tei_manager.settings import Settings, is_loopback
 from tei_manager.settings.sections import ApiSettings
@@ -49,22 +51,26 @@ class _Stopping(asyncio.Event):
     number: signal.Signals | None = None
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, reread: Callable[[], Settings] | None = None) -> None:
     """Run the control plane until a signal ends it.
+
+    Args:
+        settings: To begin with.
+        reread: Reads them anew at SIGHUP; without it that signal changes nothing.
 
     Raises:
         TeiManagerError: It could not be started; nothing is left running.
     """
     _look_at_access(settings.api)
     manager = Manager(settings)
-    stopping = _Stopping()
-    with _signals(manager, stopping), _listen(settings) as listener:
+    stopping, asked = _Stopping(), asyncio.Event()
+    with _signals(manager, stopping, asked), _listen(settings) as listener:
         host, port = listener.getsockname()[:2]
         starting = asyncio.create_task(manager.start(port))
         try:
             await _first(starting, stopping)
             if not stopping.is_set():
-                async with _api(manager, listener):
+                async with _api(manager, listener), _reloads(manager, reread, asked):
                     log.info(
                         "Serving: control API on http://%s:%d, gRPC on %s:%d",
                         host, port, *manager.address,
@@ -73,7 +79,8 @@ async def serve(settings: Settings) -> None:
         finally:
             log.info("Stopping")
             by_sigterm = stopping.number is signal.SIGTERM
-            await manager.stop(leave=by_sigterm and settings.instances.on_exit == "leave")
+            leave = by_sigterm and manager.settings.instances.on_exit == "leave"
+            await manager.stop(leave=leave)
             log.info("Stopped")
 
 
@@ -97,23 +104,70 @@ async def _first(starting: asyncio.Task[None], stopping: _Stopping) -> None:
 
 
 @contextlib.contextmanager
-def _signals(manager: Manager, stopping: _Stopping) -> Iterator[None]:
+def _signals(manager: Manager, stopping: _Stopping, asked: asyncio.Event) -> Iterator[None]:
     loop = asyncio.get_running_loop()
+    had_terminal = _has_terminal()
 
     def on_signal(number: signal.Signals) -> None:
-        if stopping.is_set():
+        if number is signal.SIGHUP and not (had_terminal and not _has_terminal()):
+            asked.set()
+            return
+        if stopping.is_set() and number is not signal.SIGHUP:
             log.warning("Second signal: killing what is left")
             manager.kill()
         stopping.number = stopping.number or number
         stopping.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for number in numbers:
         loop.add_signal_handler(number, on_signal, number)
     try:
         yield
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in numbers:
             loop.remove_signal_handler(number)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.asynccontextmanager
+async def _reloads(
+    manager: Manager, reread: Callable[[], Settings] | None, asked: asyncio.Event
+) -> AsyncIterator[None]:
+    """Reload the settings whenever it is asked for, one after the other, while the body runs."""
+
+    async def watch() -> None:
+        while await asked.wait():
+            asked.clear()
+            if reread is not None:
+                await _reload(manager, reread)
+
+    watching = asyncio.create_task(watch(), name="reloads")
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _reload(manager: Manager, reread: Callable[[], Settings]) -> None:
+    try:
+        settings = await asyncio.to_thread(reread)
+    except InvalidSettings as error:
+        for mistake in error.mistakes:
+            log.error("Not reloaded: %s", mistake)
+        return
+    try:
+        await manager.reload(settings)
+    except Exception:
+        log.exception("The reload failed")
+    logging.getLogger().setLevel(manager.settings.log.level.upper())
 
 
 def _listen(settings: Settings) -> socket.socket:

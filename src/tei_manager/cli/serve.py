@@ -39,4 +39,4 @@ def serve(
     flags = {key: value for key, value in given.items() if value is not None}
     settings, _ = load(config, flags=flags)
     configure(settings.log.level, settings.log.format)
-    asyncio.run(run(settings))
+    asyncio.run(run(settings, lambda: load(config, flags=flags)[0]))

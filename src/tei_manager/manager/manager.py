@@ -16,10 +16,11 @@ from typing import Any
 
 from tei_manager.manager.lifecycle import Backoff
 from tei_manager.manager.registry import Registry
+from tei_manager.manager.reload import reload
 from tei_manager.manager.store import Store
 from tei_manager.manager.takeover import Takeover, take_over
 from tei_manager.manager.workers import COMMAND, Workers
-from tei_manager.settings import Settings
+from tei_manager.settings import Settings, reloaded
 from tei_manager.telemetry.exposition import manager_families, render, worker_families
 
 log = logging.getLogger(__name__)
@@ -102,6 +103,18 @@ class Manager:
     def _grace(self) -> float:
         """Seconds that a worker gets for calls under way."""
         return self.settings.instances.stop_timeout_secs / 2
+
+    async def reload(self, settings: Settings) -> None:
+        """Take over settings that have changed, as far as a running manager can.
+
+        Args:
+            settings: As their sources have them now.
+        """
+        self.settings, kept = reloaded(self.settings, settings)
+        outcome = await reload(self.registry, self.settings)
+        log.info("Reloaded: %s", str(outcome) or "no instance differs")
+        if kept:
+            log.warning("Until the next start these keep their values: %s", ", ".join(kept))
 
     async def stop(self, leave: bool = False) -> None:
         """End everything, in order and within the times of the settings.

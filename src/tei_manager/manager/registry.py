@@ -177,21 +177,28 @@ class Registry:
         return replace(record, port=port, prometheus_port=metrics_port)
 
     async def delete(self, name: str) -> None:
+        """End an instance and remove it, unless it is the settings file's; see `remove`.
+
+        Raises:
+            InvalidInstanceState: It belongs to the settings file.
+        """
+        if self.get(name).record.origin is Origin.FILE:
+            raise InvalidInstanceState(
+                f"Instance '{name}' belongs to the settings file; remove its [[instance]] there"
+            )
+        await self.remove(name)
+
+    async def remove(self, name: str) -> None:
         """End an instance and remove it; returns when its process is gone.
 
         Raises:
             InstanceNotFound: There is none of this name.
-            InvalidInstanceState: It belongs to the settings file.
             StateFailed: It could not be removed from the store; it is stopped.
 
         Cancellation:
             Stops the waiting only.
         """
         supervisor = self.get(name)
-        if supervisor.record.origin is Origin.FILE:
-            raise InvalidInstanceState(
-                f"Instance '{name}' belongs to the settings file; remove its [[instance]] there"
-            )
         await supervisor.request(Event.DELETE)
         await supervisor.deleted()
 
