@@ -52,10 +52,46 @@ def test_show_prints_every_setting_and_where_it_comes_from(
     assert "x.toml:2" in "".join(result.output.split())
 
 
-def test_shown_json_is_the_settings() -> None:
+def test_shown_json_has_each_value_with_its_origin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEI_MANAGER_API_PORT", "9100")
     result = RUNNER.invoke(app, ["config", "show", "--json", "--config", str(EXAMPLE)])
-    settings = Settings.model_validate(json.loads(result.output))
-    assert [spec.name for spec in settings.instance] == ["search", "clustering", "batch"]
+    document = json.loads(result.output)
+    plain = {
+        section: {key: shown["value"] for key, shown in values.items()}
+        for section, values in document.items()
+        if section != "instance"
+    }
+    assert Settings.model_validate(plain).api.port == 9100
+    assert document["api"]["port"]["origin"] == "environment TEI_MANAGER_API_PORT"
+    assert document["api"]["host"] == {"value": "127.0.0.1", "origin": "default"}
+    names = [table["name"] for table in document["instance"]]
+    assert [name["value"] for name in names] == ["search", "clustering", "batch"]
+    line = EXAMPLE.read_text().splitlines().index('name = "batch"') + 1
+    assert names[2]["origin"] == f"{EXAMPLE}:{line}"
+
+
+def test_instances_are_shown_key_by_key(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text('[[instance]]\nname = "a"\nmodel_id = "m"\n')
+    result = RUNNER.invoke(app, ["config", "show", "-c", str(tmp_path / "x.toml")])
+    lines = {tuple(line.split()) for line in result.output.splitlines()}
+    assert ("model_id", '"m"', f"{tmp_path}/x.toml:3") in lines
+    assert ("max_batch_tokens", "16384", "default") in lines
+
+
+def test_mistakes_are_json_for_programs(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text("[api]\nprot = 1\n")
+    result = RUNNER.invoke(app, ["config", "check", "--json", "-c", str(tmp_path / "x.toml")])
+    (mistake,) = json.loads(result.output)["mistakes"]
+    assert (result.exit_code, "x.toml:2: unknown key" in mistake) == (1, True)
+    result = RUNNER.invoke(app, ["config", "check", "--json", "-c", str(EXAMPLE)])
+    assert (result.exit_code, json.loads(result.output)) == (0, {"mistakes": []})
+
+
+def test_schema_knows_every_table_and_key() -> None:
+    schema = json.loads(RUNNER.invoke(app, ["config", "schema"]).output)
+    assert set(schema["properties"]) == set(Settings.model_fields)
+    assert schema["additionalProperties"] is False
+    assert schema["$defs"]["InstanceSpec"]["properties"]["name"]["pattern"].startswith("^(?:[a-z")
 
 
 def test_module_is_the_command() -> None:
@@ -68,4 +104,8 @@ def test_importing_the_command_line_imports_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     modules = set(done.stdout.split())
-    assert modules & {"grpc", "fastapi", "uvicorn", "pydantic", "httpx", "rich.table"} == set()
+    assert (
+        modules
+        & {"grpc", "fastapi", "uvicorn", "pydantic", "httpx", "rich.table", "prometheus_client"}
+        == set()
+    )

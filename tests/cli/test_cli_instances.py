@@ -2,67 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
-from control_plane import FAKE_WORKER, QUICK, settings
+from typer.main import get_command
 from typer.testing import CliRunner
 
-from tei_manager.api.app import create_app
 from tei_manager.cli.main import app
-from tei_manager.manager.manager import Manager
 
 RUNNER = CliRunner()
-
-
-class _Server(uvicorn.Server):
-    """Says when it serves, and on which port."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.ready = threading.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.ready.set()
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of the API of a manager that runs in a thread."""
-    folder = tmp_path_factory.mktemp("m")
-    manager = Manager(settings(folder), FAKE_WORKER, QUICK)
-    config = uvicorn.Config(
-        create_app(manager), log_config=None, lifespan="off", timeout_graceful_shutdown=2
-    )
-    server = _Server(config)
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    async def serve() -> None:
-        try:
-            await manager.start()
-            await server.serve([listener])
-        finally:
-            await manager.stop()
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    try:
-        assert server.ready.wait(30)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(30)
-        listener.close()
 
 
 def _run(api: str, *arguments: str) -> tuple[int, str]:
@@ -133,6 +87,57 @@ def test_followed_log_goes_on_with_new_lines_until_the_instance_is_deleted(api: 
         assert follower.wait(30) == 0
 
 
+def test_what_happened_is_listed(api: str) -> None:
+    _json(api, "create", "past", "m", "--wait", "30")
+    assert [row["event"] for row in _json(api, "events", "past")] == ["start requested", "ready"]
+    assert "start requested" in _run(api, "events", "past")[1]
+    assert _run(api, "delete", "past")[0] == 0
+
+
+def test_table_in_a_pipe_is_one_line_for_each_instance(api: str) -> None:
+    model = "org/" + "long-name-" * 9
+    assert _run(api, "create", "wide", model, "--no-start")[0] == 0
+    heading, line = _run(api, "list")[1].splitlines()
+    assert heading.split()[:3] == ["Name", "Status", "Model"]
+    assert line.split()[:3] == ["wide", "stopped", model]
+    assert _run(api, "delete", "wide")[0] == 0
+
+
+def test_waiting_in_vain_is_an_exit_code_of_its_own(api: str) -> None:
+    code, output = _run(api, "create", "slow", "m", "--extra", "--slow-start=60", "--wait", "0.2")
+    assert (code, "slow is starting after 0.2 s" in output) == (5, True)
+    shown = _json(api, "show", "slow", "--wait", "0.1")
+    assert shown["status"] == "starting"
+    assert _run(api, "delete", "slow")[0] == 0
+
+
+def test_every_command_that_prints_has_json() -> None:
+    """But those that run until they are stopped, and the schema, which is JSON."""
+    silent = {"serve", "mux", "schema"}
+
+    def commands(group: Any, *path: str) -> Iterator[tuple[str, Any]]:
+        for name, command in getattr(group, "commands", {}).items():
+            yield from commands(command, *path, name)
+            if not hasattr(command, "commands"):
+                yield name, command
+
+    found = dict(commands(get_command(app)))
+    assert {"list", "top", "logs", "events", "check", "embed"} < set(found)
+    for name, command in found.items():
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert name in silent or "--json" in options, name
+
+
+def test_shell_completes_the_names_of_instances(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _json(api, "create", "complete", "m", "--no-start")
+    monkeypatch.setenv("TEI_MANAGER_API", api)
+    environ = {"_TEI_MANAGER_COMPLETE": "complete_bash", "COMP_CWORD": "3"}
+    words = {"COMP_WORDS": "tei-manager instances show comp"}
+    result = RUNNER.invoke(app, [], prog_name="tei-manager", env=environ | words)
+    assert result.output.split() == ["complete"]
+    assert _run(api, "delete", "complete")[0] == 0
+
+
 def test_no_manager_is_an_exit_code_of_its_own_and_says_what_to_do() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -145,3 +150,15 @@ def test_address_that_is_none_is_one_sentence() -> None:
     code, output = _run("nonsense", "list")
     assert code == 1
     assert output.startswith("Error: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [(None, "No such file"), ("", "no token in it"), ("\xe9", "no token in it")]
+)
+def test_token_file_that_cannot_be_used_is_one_sentence(
+    api: str, tmp_path: Path, text: str | None, reason: str
+) -> None:
+    if text is not None:
+        (tmp_path / "token").write_text(text)
+    code, output = _run(api, "list", "--token-file", str(tmp_path / "token"))
+    assert (code, reason in output, len(output.splitlines())) == (1, True, 1)

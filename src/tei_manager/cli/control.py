@@ -1,13 +1,16 @@
 """The commands' way to a running manager, and how they end when it says no.
 
-Exit codes: 0 done; 1 refused or failed; 3 no such instance; 4 no manager is listening.
+Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 no such instance; 4 no manager is
+listening; 5 what was waited for did not happen in time.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -15,13 +18,34 @@ import typer
 if TYPE_CHECKING:
     import httpx
 
-REFUSED, NOT_FOUND, UNREACHABLE = 1, 3, 4
+REFUSED, NOT_FOUND, UNREACHABLE, TOO_LATE = 1, 3, 4, 5
 
 ApiUrl = Annotated[
     str,
     typer.Option("--api", envvar="TEI_MANAGER_API", help="Address of the control API."),
 ]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file",
+        envvar="TEI_MANAGER_API_TOKEN_FILE",
+        help="File with the API's token on its first line.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _names(incomplete: str) -> list[str]:
+    """Return the names of instances that begin so, for the shell; none if no manager answers."""
+    file = os.environ.get("TEI_MANAGER_API_TOKEN_FILE")
+    url = os.environ.get("TEI_MANAGER_API", default_url())
+    with contextlib.suppress(typer.Exit), contextlib.redirect_stderr(io.StringIO()):
+        rows = Control(url, Path(file) if file else None).call("GET", "/instances")
+        return [row["name"] for row in rows if row["name"].startswith(incomplete)]
+    return []
+
+
+Name = Annotated[str, typer.Argument(help="Name of the instance.", autocompletion=_names)]
 
 
 def default_url() -> str:
@@ -42,13 +66,15 @@ class Control:
 
     Args:
         url: Of the manager, ``http://127.0.0.1:9000``.
+        token_file: Its first line is sent as bearer token.
 
     Ownership:
         Each call opens and closes its connection.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token_file: Path | None = None) -> None:
         self._url = url.rstrip("/")
+        self._headers = {"authorization": f"Bearer {_token(token_file)}"} if token_file else {}
 
     def call(
         self,
@@ -74,6 +100,13 @@ class Control:
             self._check(answer)
             return answer.json() if answer.content else None
 
+    def text(self, path: str) -> str:
+        """Return an answer that is text."""
+        with self._errors(), self._client(0) as client:
+            answer = client.get(path)
+            self._check(answer)
+            return answer.text
+
     def stream(self, path: str, **query: Any) -> Iterator[str]:
         """Yield the text of an answer as it comes, until the manager ends it."""
         with (
@@ -92,10 +125,13 @@ class Control:
         # Deleting waits for the end of a process: [instances] stop_timeout_secs, 30 s by default.
         read = None if wait is None else wait + 90
         return httpx.Client(
-            base_url=self._url, timeout=httpx.Timeout(5, read=read), trust_env=False
+            base_url=self._url,
+            headers=self._headers,
+            timeout=httpx.Timeout(5, read=read),
+            trust_env=False,
         )
 
-    @contextmanager
+    @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         import httpx
 
@@ -115,4 +151,17 @@ class Control:
             sentence = str(answer.json()["error"])
         except (ValueError, KeyError, TypeError):
             fail(f"HTTP {answer.status_code}; is this a TEI Manager?")
+        if answer.status_code == 401:
+            sentence += "; name its file with --token-file"
         fail(sentence, NOT_FOUND if answer.status_code == 404 else REFUSED)
+
+
+def _token(file: Path) -> str:
+    """Return the first line of a token file."""
+    try:
+        lines = file.read_text("ascii").split()
+    except OSError as error:
+        fail(f"{file}: cannot be read: {error.strerror}; check --token-file")
+    except UnicodeDecodeError:
+        lines = []
+    return lines[0] if lines else fail(f"{file}: there is no token in it; check --token-file")

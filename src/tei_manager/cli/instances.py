@@ -3,96 +3,104 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 
-from tei_manager.cli.control import REFUSED, ApiUrl, AsJson, Control, default_url
+from tei_manager.cli import logs, top
+from tei_manager.cli.control import (
+    REFUSED,
+    TOO_LATE,
+    ApiUrl,
+    AsJson,
+    Control,
+    Name,
+    TokenFile,
+    default_url,
+    fail,
+)
+from tei_manager.cli.progress import is_busy, path_of, settled
+from tei_manager.cli.terminal import console, cut, duration, state
 
 app = typer.Typer(help="Instances of a running manager.", no_args_is_help=True)
+app.command("logs")(logs.logs)
+app.command("events")(logs.events)
+app.command("top")(top.top)
 
-Name = Annotated[str, typer.Argument(help="Name of the instance.")]
 Wait = Annotated[
     float,
-    typer.Option("--wait", help="Seconds to wait until it has settled; 0 = do not wait."),
+    typer.Option(
+        "--wait", min=0, max=600, help="Seconds to wait until it has settled; 0 = do not wait."
+    ),
 ]
 
-_COLOURS = {
-    "running": "green",
-    "starting": "cyan",
-    "stopping": "cyan",
-    "unhealthy": "yellow",
-    "failed": "red",
-    "stopped": "dim",
-}
-
-
-def _path(name: str, verb: str = "") -> str:
-    return f"/instances/{quote(name, safe='')}{verb and '/' + verb}"
+# Narrower terminals are shown what tells one instance from another.
+_WIDE = 110
 
 
 @app.command("list")
-def list_instances(api: ApiUrl = default_url(), as_json: AsJson = False) -> None:
+def list_instances(
+    api: ApiUrl = default_url(), token_file: TokenFile = None, as_json: AsJson = False
+) -> None:
     """Show all instances."""
-    rows = Control(api).call("GET", "/instances")
+    rows = Control(api, token_file).call("GET", "/instances")
     if as_json:
         print(json.dumps(rows, indent=2))
-        return
-    from rich.console import Console
+    elif not rows:
+        print("No instances; make one with 'tei-manager instances create NAME MODEL'")
+    else:
+        _print_table(rows)
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
-    from rich.text import Text
 
+    headings = ["Name", "Status", "Model", "Address", "Up"]
+    if console().width >= _WIDE:
+        headings += ["Backend", "Restarts", "Reason"]
     table = Table(box=None, pad_edge=False)
-    for heading in ("Name", "Status", "Model", "Backend", "Address", "Up", "Restarts", "Reason"):
-        table.add_column(heading, overflow="fold", no_wrap=heading not in ("Model", "Reason"))
+    for heading in headings:
+        table.add_column(heading, no_wrap=heading not in ("Model", "Reason"))
     for row in rows:
-        status = Text(row["status"], style=_COLOURS.get(row["status"], ""))
-        table.add_row(
-            row["name"], status, Text(row["model_id"]), row["backend"], row["address"],
-            _duration(row["uptime_secs"]), str(row["restarts"]), Text(_first(row)),
-        )  # fmt: skip
-    Console().print(table if rows else "No instances; make one with 'tei-manager instances create'")
-
-
-def _first(row: dict[str, Any]) -> str:
-    lines = row["status_reason"].splitlines()
-    return str(lines[0]) if lines else ""
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"
+        cells = {
+            "Name": row["name"], "Status": state(row["status"]), "Model": cut(row["model_id"]),
+            "Address": row["address"], "Up": duration(row["uptime_secs"]),
+            "Backend": row["backend"], "Restarts": str(row["restarts"]),
+            "Reason": cut((row["status_reason"].splitlines() or [""])[0]),
+        }  # fmt: skip
+        table.add_row(*(cells[heading] for heading in headings))
+    console().print(table)
 
 
 @app.command("show")
-def show(name: Name, api: ApiUrl = default_url(), as_json: AsJson = False) -> None:
+def show(
+    name: Name,
+    wait: Wait = 0,
+    api: ApiUrl = default_url(),
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
     """Show everything about one instance."""
-    _print(Control(api).call("GET", _path(name)), as_json)
-
-
-def _print(row: dict[str, Any], as_json: bool) -> None:
+    control = Control(api, token_file)
+    row = settled(control, control.call("GET", path_of(name)), wait, as_json)
     if as_json:
         print(json.dumps(row, indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 2))
     for key, value in row.items():
-        style = _COLOURS.get(value, "") if key == "status" else ""
-        grid.add_row(key, Text("-" if value in (None, "") else str(value), style=style))
-    Console().print(grid)
+        plain = Text("-" if value in (None, "", []) else str(value))
+        grid.add_row(key, state(value) if key == "status" else plain)
+    console().print(grid)
 
 
 @app.command("create")
 def create(
     name: Name,
-    model_id: Annotated[str, typer.Argument(help="Hub id or directory of the model.")],
+    model_id: Annotated[str, typer.Argument(help="Hub id or folder of the model.")],
     port: Annotated[int | None, typer.Option(help="Chosen if absent.")] = None,
     gpu_id: Annotated[int | None, typer.Option(help="Index of the GPU.")] = None,
     backend: Annotated[str | None, typer.Option(help="auto, tei, engine, external.")] = None,
@@ -102,12 +110,16 @@ def create(
     revision: Annotated[str | None, typer.Option(help="Revision on the hub.")] = None,
     max_batch_tokens: Annotated[int | None, typer.Option(min=1)] = None,
     max_concurrent_requests: Annotated[int | None, typer.Option(min=1)] = None,
+    prometheus_port: Annotated[int | None, typer.Option(help="Chosen if absent.")] = None,
+    startup_timeout_secs: Annotated[float | None, typer.Option(help="Until it must run.")] = None,
+    api_key_file: Annotated[Path | None, typer.Option(help="On the manager's machine.")] = None,
     extra: Annotated[
         list[str] | None, typer.Option("--extra", help="Further flag, as --flag=value.")
     ] = None,
     start: Annotated[bool, typer.Option("--start/--no-start")] = True,
     wait: Wait = 0,
     api: ApiUrl = default_url(),
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Create an instance and start it."""
@@ -115,15 +127,19 @@ def create(
         "name": name, "model_id": model_id, "port": port, "gpu_id": gpu_id, "backend": backend,
         "address": address, "pooling": pooling, "dtype": dtype, "revision": revision,
         "max_batch_tokens": max_batch_tokens, "max_concurrent_requests": max_concurrent_requests,
+        "prometheus_port": prometheus_port, "startup_timeout_secs": startup_timeout_secs,
+        "api_key_file": str(api_key_file) if api_key_file else None,
         "extra_args": extra or None,
     }  # fmt: skip
     body: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     body["autostart"] = start
-    _report(Control(api).call("POST", "/instances", body, wait), as_json)
+    control = Control(api, token_file)
+    _report(control, control.call("POST", "/instances", body), wait, as_json)
 
 
-def _report(row: dict[str, Any], as_json: bool) -> None:
-    """Print what became of an instance; a failed one makes the command fail."""
+def _report(control: Control, row: dict[str, Any], wait: float, as_json: bool) -> None:
+    """Print what became of an instance; one that failed, or is late, makes the command fail."""
+    row = settled(control, row, wait, as_json)
     if as_json:
         print(json.dumps(row, indent=2))
     else:
@@ -131,52 +147,58 @@ def _report(row: dict[str, Any], as_json: bool) -> None:
         print(f"{row['name']}: {row['status']} at {row['address']}{reason}")
     if row["status"] == "failed":
         raise typer.Exit(REFUSED)
+    if wait and is_busy(row):
+        hint = f"see 'tei-manager instances logs {row['name']}', or wait longer"
+        fail(f"{row['name']} is {row['status']} after {wait:g} s; {hint}", TOO_LATE)
 
 
 @app.command("start")
 def start_instance(
-    name: Name, wait: Wait = 0, api: ApiUrl = default_url(), as_json: AsJson = False
+    name: Name,
+    wait: Wait = 0,
+    api: ApiUrl = default_url(),
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Start an instance that is stopped or failed."""
-    _report(Control(api).call("POST", _path(name, "start"), wait=wait), as_json)
+    _act(Control(api, token_file), name, "start", wait, as_json)
 
 
 @app.command("stop")
 def stop_instance(
-    name: Name, wait: Wait = 0, api: ApiUrl = default_url(), as_json: AsJson = False
+    name: Name,
+    wait: Wait = 0,
+    api: ApiUrl = default_url(),
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Stop an instance; it stays stopped until somebody starts it."""
-    _report(Control(api).call("POST", _path(name, "stop"), wait=wait), as_json)
+    _act(Control(api, token_file), name, "stop", wait, as_json)
 
 
 @app.command("restart")
 def restart_instance(
-    name: Name, wait: Wait = 0, api: ApiUrl = default_url(), as_json: AsJson = False
+    name: Name,
+    wait: Wait = 0,
+    api: ApiUrl = default_url(),
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Stop an instance if it is up, and start it."""
-    _report(Control(api).call("POST", _path(name, "restart"), wait=wait), as_json)
+    _act(Control(api, token_file), name, "restart", wait, as_json)
+
+
+def _act(control: Control, name: str, verb: str, wait: float, as_json: bool) -> None:
+    _report(control, control.call("POST", path_of(name, verb)), wait, as_json)
 
 
 @app.command("delete")
-def delete_instance(name: Name, api: ApiUrl = default_url(), as_json: AsJson = False) -> None:
-    """End an instance and remove it."""
-    Control(api).call("DELETE", _path(name))
-    print(json.dumps({"deleted": name}) if as_json else f"{name}: deleted")
-
-
-@app.command("logs")
-def logs(
+def delete_instance(
     name: Name,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many.")] = 100,
     api: ApiUrl = default_url(),
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the last lines of an instance's output; a followed log is text, never JSON."""
-    control = Control(api)
-    if follow:
-        for text in control.stream(_path(name, "logs"), follow=1, start=-lines):
-            print(text, end="", flush=True)
-        return
-    found = control.call("GET", _path(name, "logs"), start=-lines)
-    print(json.dumps(found, indent=2) if as_json else "\n".join(found["lines"]))
+    """End an instance and remove it."""
+    Control(api, token_file).call("DELETE", path_of(name))
+    print(json.dumps({"deleted": name}) if as_json else f"{name}: deleted")
