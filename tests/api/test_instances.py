@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from control_plane import Rig, alive, group_members, running, survivors
+from control_plane import Rig, alive, group_members, running, stub_binary, survivors
 
+from tei_manager.manager.launcher import Program
 from tei_manager.manager.lifecycle import Backoff
 
 pytestmark = pytest.mark.asyncio
@@ -137,6 +139,20 @@ async def test_crash_loop_ends_in_failed_with_the_last_words(tmp_path: Path) -> 
         assert view["restarts"] == 2
         (tmp_path / "poison").unlink()
         assert (await rig.post("a", "start"))["status"] == "running"
+
+
+async def test_failed_start_is_logged_as_an_error_and_a_fallback_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = Program("engine", (str(stub_binary(tmp_path)),), "the engine is used instead")
+    monkeypatch.setattr("tei_manager.manager.supervisor.find_program", lambda *_: program)
+    (tmp_path / "poison").touch()
+    caplog.set_level(logging.WARNING)
+    async with running(tmp_path) as rig:
+        assert (await rig.create("a", f"--die-if={tmp_path / 'poison'}"))["status"] == "failed"
+    told = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert [level for level, text in told if "the engine is used" in text] == ["WARNING"]
+    assert [level for level, text in told if "Gave up after 3 failures" in text] == ["ERROR"]
 
 
 async def test_instance_that_dies_later_is_started_again_until_it_is_a_loop(

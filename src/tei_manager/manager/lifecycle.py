@@ -75,6 +75,10 @@ class Event(Enum):
     RETRY = "next attempt"
 
 
+FAILURES = frozenset({Event.CRASH_LOOP, Event.UNUSABLE, Event.LAUNCH_FAILED})
+"""Events after which an instance stays down until somebody does something about it."""
+
+
 class Action(Enum):
     """What the supervisor has to do, in the order given."""
 

@@ -29,6 +29,7 @@ from tei_manager.manager.instance import Desired, Record, Status
 from tei_manager.manager.launcher import find_program, launch, read_api_key
 from tei_manager.manager.lifecycle import (
     ALIVE,
+    FAILURES,
     RESTING,
     Action,
     Backoff,
@@ -264,7 +265,8 @@ class Supervisor:
             await self._update(replace(self.record, desired=desired))
 
     async def _remember(self, news: _News) -> None:
-        log.info("Instance '%s': %s", self.name, f"{news.event.value} {news.detail}".rstrip())
+        level = logging.ERROR if news.event in FAILURES else logging.INFO
+        log.log(level, "Instance '%s': %s", self.name, f"{news.event.value} {news.detail}".rstrip())
         try:
             await self._world.store.remember(self.name, news.event.value, news.detail)
         except StateFailed:
@@ -331,7 +333,7 @@ class Supervisor:
     async def _spawn(self) -> None:
         record = self._world.with_free_ports(self.record)
         program = find_program(record.spec, self._world.settings.instances.tei_binary)
-        if program.note:
+        if program.note and self._generation == 1:
             log.warning("Instance '%s': %s", self.name, program.note)
             await self._world.store.remember(self.name, "fallback", program.note)
         self._process = launch(program, record, self._api_key, self.log)
@@ -394,7 +396,6 @@ class Supervisor:
     def _help(self, role: str, work: Coroutine[Any, Any, None]) -> None:
         self._helpers[role] = asyncio.create_task(work, name=f"{role} {self.name}")
 
-    def _cancel(self, *roles: str) -> None:
-        for role in roles:
-            if role in self._helpers:
-                self._helpers.pop(role).cancel()
+    def _cancel(self, role: str) -> None:
+        if role in self._helpers:
+            self._helpers.pop(role).cancel()
