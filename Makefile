@@ -18,7 +18,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 PIP  = $(BIN)/python -m pip install --quiet
 LOCK = $(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links
 
-.PHONY: help run test long check bench bench-engine report conformance protos lock clean
+.PHONY: help run test long check bench bench-engine report conformance protos docs lock
+.PHONY: clean
 .DELETE_ON_ERROR:
 
 help: ## Show the commands.
@@ -41,6 +42,7 @@ check: $(VENV)/.dev-ready ## Run everything that reads the code without running 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/gen_protos.py --check
+	$(BIN)/python tools/gen_docs.py --check
 
 bench: $(VENV)/.bench-ready ## Measure the switch beside Envoy, nginx and HAProxy; takes some minutes.
 	@$(BIN)/python -m benchmarks
@@ -56,6 +58,9 @@ conformance: $(VENV)/.dev-ready ## Run the HTTP/2 suite h2spec against the switc
 
 protos: $(VENV)/.venv-ready ## Make the Python stubs from the .proto files again.
 	@$(BIN)/python tools/gen_protos.py
+
+docs: $(VENV)/.dev-ready ## Make the tables of settings and REST in docs/ and examples/ from the code again.
+	@$(BIN)/python tools/gen_docs.py
 
 lock: $(VENV)/.dev-ready ## Choose the versions in requirements/ anew, within what pyproject.toml allows.
 	$(LOCK) --upgrade --extra engine --output-file requirements/run.txt pyproject.toml

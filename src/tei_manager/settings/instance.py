@@ -60,7 +60,10 @@ MANAGED_FLAGS = (
 class InstanceSpec(Frozen):
     """One instance, as somebody asks for it."""
 
-    name: InstanceName = Field(examples=["bge-small"])
+    name: InstanceName = Field(
+        examples=["bge-small"],
+        description="1 to 63 of a-z, 0-9, '.', '_' and '-', the first a letter or digit.",
+    )
     model_id: ModelId = Field(
         examples=["BAAI/bge-small-en-v1.5"], description="Hub id, or folder of a local model."
     )
@@ -77,10 +80,11 @@ class InstanceSpec(Frozen):
         default=512, description="Requests that the server holds before it refuses more."
     )
     pooling: Literal["cls", "mean", "splade", "last-token"] | None = Field(
-        default=None, description="As the model says if absent."
+        default=None, description="cls, mean, splade or last-token; as the model says if absent."
     )
     dtype: Literal["float16", "float32", "bfloat16"] | None = Field(
-        default=None, description="As the server chooses if absent."
+        default=None,
+        description="float16, float32 or bfloat16; as the server chooses if absent.",
     )
     revision: Revision | None = Field(default=None, description="Of the model on the hub.")
     prometheus_port: InstancePort | None = Field(
@@ -97,7 +101,8 @@ class InstanceSpec(Frozen):
     )
     backend: Literal["auto", "tei", "engine", "external"] = Field(
         default="auto",
-        description="auto: text-embeddings-router, or the built-in engine where it is missing.",
+        description="tei, engine, external, or auto: text-embeddings-router, and the built-in "
+        "engine where that is missing.",
     )
     address: str | None = Field(
         default=None, description="host:port on a loopback address, for backend external only."

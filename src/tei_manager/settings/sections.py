@@ -110,7 +110,7 @@ class InstancesSettings(Frozen):
     )
     on_exit: Literal["stop", "leave"] = Field(
         default="stop",
-        description="leave: SIGTERM leaves instances running for the next manager.",
+        description="stop, or leave: SIGTERM leaves instances running for the next manager.",
     )
     model_dirs: tuple[Path, ...] = Field(
         default=(),
@@ -147,10 +147,11 @@ class LogSettings(Frozen):
     """The manager's own log."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="What is less important is not logged."
+        default="info",
+        description="debug, info, warning or error; what is less important is not logged.",
     )
     format: Literal["auto", "console", "json"] = Field(
-        default="auto", description="auto: console on a terminal, else json."
+        default="auto", description="console, json, or auto: console on a terminal, else json."
     )
     access: Switch = Field(default=False, description="Log every request to the control API.")
 
