@@ -188,3 +188,14 @@ async def test_head_of_a_followed_log_ends_at_once(tmp_path: Path) -> None:
             peer.send(b"HEAD /instances/a/logs?follow=1 HTTP/1.1\r\nConnection: close\r\n")
             peer.send(HOST + b"\r\n")
             assert (await peer.ended()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_refusal_reaches_a_client_whose_body_comes_late(port: int) -> None:
+    async with _peer(port) as peer:
+        head = b"POST /instances HTTP/1.1\r\nContent-Length: 2\r\nOrigin: http://evil.example\r\n"
+        peer.send(head + HOST + JSON + b"\r\n")
+        await peer._writer.drain()
+        peer.send(b"{}")
+        assert await _refusal(peer) == (403, "FORBIDDEN")
+        peer.send(b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert (await peer.answer())[0] == 200, "the connection goes on"

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +276,18 @@ async def test_external_instance_is_probed_and_never_ended(tmp_path: Path) -> No
         await rig.api.delete("/instances/twin")
         assert (await rig.show("real"))["status"] == "running"
         assert alive(real["pid"])
+
+
+async def test_external_instance_has_the_time_that_it_was_given(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        async with running(tmp_path) as rig:
+            fields: dict[str, Any] = {"backend": "external", "address": address}
+            view = await rig.create("a", startup_timeout_secs=0.2, **fields)
+            assert (view["status"], "Not ready within 0.2 s" in view["status_reason"]) == (
+                "failed",
+                True,
+            )
 
 
 async def test_port_that_was_taken_meanwhile_is_replaced_by_a_free_one(tmp_path: Path) -> None:

@@ -51,6 +51,23 @@ async def test_every_kind_of_mistake_answers_in_the_one_shape(tmp_path: Path) ->
         assert (await rig.api.get("/instances")).json() == []
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/instances", "GET, HEAD, POST"),
+        ("/instances/a", "DELETE, GET, HEAD"),
+        ("/instances/a/start", "POST"),
+        ("/health", "GET, HEAD"),
+    ],
+)
+async def test_wrong_method_is_told_all_the_right_ones(
+    tmp_path: Path, path: str, allowed: str
+) -> None:
+    async with running(tmp_path) as rig:
+        answer = await rig.api.put(path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
 async def test_unknown_field_is_named(tmp_path: Path) -> None:
     async with running(tmp_path) as rig:
         answer = await rig.create("a", colour="red")

@@ -12,6 +12,7 @@ from tei_manager.api import instances, problems, system
 from tei_manager.api.audit import Audit
 from tei_manager.api.bodies import Bodies
 from tei_manager.api.guard import Guard
+from tei_manager.api.parameters import TOKEN
 from tei_manager.api.token import Authorization, TokenFile
 from tei_manager.manager.manager import Manager
 from tei_manager.settings.sections import ApiSettings
@@ -50,8 +51,10 @@ def create_app(manager: Manager) -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     app.state.manager = manager
-    app.include_router(system.router)
-    app.include_router(instances.router)
+    needed = [TOKEN] if manager.settings.api.token_file else []
+    app.include_router(system.public)
+    app.include_router(system.router, dependencies=needed)
+    app.include_router(instances.router, dependencies=needed)
     problems.install(app)
     _protect(app, manager.settings.api)
     return app
@@ -62,8 +65,11 @@ def _operation_id(route: APIRoute) -> str:
 
 
 def _protect(app: FastAPI, api: ApiSettings) -> None:
-    """Put the layers in front of the routes, the innermost first."""
-    app.add_middleware(Bodies)
+    """Put the layers in front of the routes, the innermost first.
+
+    A body is read before anything is refused: a client that is still sending when the connection
+    ends may get to see a reset instead of the reason.
+    """
     if api.token_file is not None:
         app.add_middleware(Authorization, file=TokenFile(api.token_file))
     if api.cors_origins:
@@ -74,4 +80,5 @@ def _protect(app: FastAPI, api: ApiSettings) -> None:
             allow_headers=("Authorization", "Content-Type"),
         )
     app.add_middleware(Guard, hosts=(api.host, *api.allowed_hosts), origins=api.cors_origins)
+    app.add_middleware(Bodies)
     app.add_middleware(Audit)

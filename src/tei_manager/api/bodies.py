@@ -1,4 +1,4 @@
-"""The body of a request: read whole, within its limits, before any handler sees the request.
+"""The body of a request: read whole, within its limits, before anything else is looked at.
 
 A client that goes away in the middle of its body has asked for nothing, however whole it looks.
 """

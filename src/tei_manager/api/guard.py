@@ -64,17 +64,17 @@ class Guard:
         octets = sum(len(name) + len(value) for name, value in headers.raw)
         if len(headers) > MAX_HEADERS or octets > MAX_HEADER_OCTETS:
             sentence = f"Send at most {MAX_HEADERS} headers, {MAX_HEADER_OCTETS} bytes in all"
-            return _refused(431, "HEADERS_TOO_LARGE", sentence)
+            return problem(431, "HEADERS_TOO_LARGE", sentence)
         if scope["path"] not in _ANY_HOST and not self._known(headers.get("host", "")):
             sentence = "The Host header names another server; set [api] allowed_hosts if it is ours"
-            return _refused(421, "MISDIRECTED_REQUEST", sentence)
+            return problem(421, "MISDIRECTED_REQUEST", sentence)
         if self._foreign(scope["method"], headers):
             sentence = "Requests from other web sites are refused; see [api] cors_origins"
-            return _refused(403, "FORBIDDEN", sentence)
+            return problem(403, "FORBIDDEN", sentence)
         media = headers.get("content-type", "").partition(";")[0].strip().lower()
         if scope["method"] not in _SAFE and _has_body(headers) and media != "application/json":
             sentence = "A body needs 'Content-Type: application/json'"
-            return _refused(415, "UNSUPPORTED_MEDIA_TYPE", sentence)
+            return problem(415, "UNSUPPORTED_MEDIA_TYPE", sentence)
         return None
 
     def _known(self, host: str) -> bool:
@@ -100,8 +100,3 @@ def _netloc(origin: str) -> str | None:
 
 def _has_body(headers: Headers) -> bool:
     return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-
-
-def _refused(status: int, code: str, sentence: str) -> Response:
-    """Return a refusal; the connection ends with it, as the body was not read."""
-    return problem(status, code, sentence, {"connection": "close"})

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from tei_manager.api.parameters import GUARDED, Wait
+from tei_manager.api.parameters import COMMON, Wait
 from tei_manager.api.paths import check_paths
 from tei_manager.api.problems import responses
 from tei_manager.api.schemas import CREATE_EXAMPLES, HistoryView, InstanceView, LogsView
@@ -20,7 +20,7 @@ from tei_manager.manager.registry import Registry
 from tei_manager.manager.supervisor import Supervisor
 from tei_manager.settings import InstanceSpec
 
-router = APIRouter(prefix="/instances", tags=["instances"], dependencies=GUARDED)
+router = APIRouter(prefix="/instances", tags=["instances"], dependencies=COMMON)
 
 # How soon a new line of a followed log is seen.
 _FOLLOW_PAUSE = 0.2

@@ -1,4 +1,4 @@
-"""What every operation has in common: its place among the routes, its parameters, its security."""
+"""What every operation has in common: its parameters, and the token."""
 
 from __future__ import annotations
 
@@ -36,12 +36,10 @@ def refuse_unknown(request: Request) -> None:
         raise ValidationFailed(f"unknown parameter {names}; {hint}")
 
 
-bearer = HTTPBearer(
-    scheme_name="token", auto_error=False, description="Needed where [api] token_file is set."
-)
-
 COMMON = [Depends(refuse_unknown)]
 """Dependencies of every operation."""
 
-GUARDED = [*COMMON, Depends(bearer)]
-"""Dependencies of the operations that need the token, where there is one."""
+TOKEN = Depends(
+    HTTPBearer(scheme_name="token", auto_error=False, description="One of [api] token_file.")
+)
+"""Tells the OpenAPI document that an operation needs the token; `Authorization` checks it."""

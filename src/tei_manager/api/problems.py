@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -141,8 +142,19 @@ async def _framework(request: Request, error: Exception) -> JSONResponse:
         405: f"{request.method} is not allowed for {request.url.path}; see /docs",
         400: "The request body cannot be read",
     }.get(status, str(error.detail))
-    headers = dict(error.headers) if error.headers else None
+    allow = status == HTTPStatus.METHOD_NOT_ALLOWED
+    headers = {"allow": ", ".join(_allowed(request))} if allow else dict(error.headers or {})
     return problem(status, status.name, sentence, headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Return the methods of a path, of which the framework knows only those of one route."""
+    methods = {"HEAD"}
+    for template, operations in request.app.openapi()["paths"].items():
+        pattern = re.sub(r"{\w+}", "[^/]+", template)
+        if re.fullmatch(pattern, request.url.path):
+            methods |= {method.upper() for method in operations}
+    return sorted(methods if "GET" in methods else methods - {"HEAD"})
 
 
 async def _bug(request: Request, error: Exception) -> JSONResponse:

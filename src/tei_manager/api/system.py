@@ -5,24 +5,24 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from tei_manager import __version__
-from tei_manager.api.parameters import COMMON, GUARDED
+from tei_manager.api.parameters import COMMON
 from tei_manager.api.problems import responses
 from tei_manager.api.schemas import HealthView, InstanceCount
 from tei_manager.manager.manager import Manager
 from tei_manager.routes import RouteState
 from tei_manager.telemetry.exposition import CONTENT_TYPE
 
-router = APIRouter(tags=["system"])
+public = APIRouter(tags=["system"], dependencies=COMMON)
+"""What everybody may ask, token or not."""
+
+router = APIRouter(tags=["system"], dependencies=COMMON)
+"""What needs the token, where there is one."""
 
 
 _UNAVAILABLE = {"model": HealthView, "description": "No worker serves the multiplexer's port."}
 
 
-@router.get(
-    "/health",
-    dependencies=COMMON,
-    responses={**responses(), 503: _UNAVAILABLE},
-)
+@public.get("/health", responses={**responses(), 503: _UNAVAILABLE})
 async def health(request: Request, response: Response) -> HealthView:
     """Whether a worker serves the multiplexer's port; 503 if none does."""
     manager: Manager = request.app.state.manager
@@ -43,7 +43,6 @@ _EXAMPLE = 'tei_grpc_pool_requests_total{instance="bge-small",method="embed"} 42
 
 @router.get(
     "/metrics",
-    dependencies=GUARDED,
     response_class=Response,
     responses={**responses(), 200: {"content": {"text/plain": {"example": _EXAMPLE}}}},
 )

@@ -102,7 +102,7 @@ class Authorization:
         sentence = "The token is not one of [api] token_file" if token else (
             "Send 'Authorization: Bearer TOKEN' with a token of [api] token_file"
         )  # fmt: skip
-        headers = {"www-authenticate": "Bearer", "connection": "close"}
+        headers = {"www-authenticate": "Bearer"}
         await problem(401, "UNAUTHENTICATED", sentence, headers)(scope, receive, send)
 
 

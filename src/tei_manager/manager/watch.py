@@ -41,12 +41,15 @@ class Rules:
 
     @classmethod
     def of(cls, spec: InstanceSpec, settings: Settings) -> Rules:
-        """Return the rules for an instance; nobody can restart an external one."""
+        """Return the rules for an instance.
+
+        Nobody can restart an external one, so it has all the time that it was not denied.
+        """
         external = spec.backend == "external"
-        limit = spec.startup_timeout_secs or settings.instances.startup_timeout_secs
+        limit = None if external else settings.instances.startup_timeout_secs
         return cls(
             spec.model_id,
-            None if external else limit,
+            spec.startup_timeout_secs or limit,
             settings.health.interval_secs,
             0 if external else settings.health.failures_before_restart,
         )
