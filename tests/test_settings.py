@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -292,3 +293,29 @@ def test_spec_survives_its_json(spec: InstanceSpec) -> None:
 def test_only_loopback_counts_as_loopback() -> None:
     assert all(map(is_loopback, ("127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "example.org", "")))
+
+
+KEYS = st.sampled_from(["api", "grpc", "instance", "log", "name", "model_id", "port", "host", "x"])
+VALUES = st.recursive(
+    st.booleans() | st.integers(-1, 99999) | st.floats(0, 9) | st.sampled_from(["", "a", "::1"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEYS, inner, max_size=2),
+    max_leaves=6,
+)
+
+
+def _toml(value: Any) -> str:
+    """Write a value as TOML does, tables inline."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value)
+
+
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(KEYS, VALUES, max_size=3))
+def test_any_document_is_settings_or_mistakes_with_a_place(
+    tmp_path: Path, document: dict[str, Any]
+) -> None:
+    text = "\n".join(f"{key} = {_toml(value)}" for key, value in document.items())
+    assert all(sentence.startswith(f"{tmp_path}") for sentence in _outcome(_file(tmp_path, text)))

@@ -81,7 +81,8 @@ def _locations(document: dict[str, Any]) -> Iterable[Location]:
             yield from ((section, key) for key in tables)
         elif isinstance(tables, list):
             for index, table in enumerate(tables):
-                yield from ((section, index, key) for key in table if isinstance(table, dict))
+                if isinstance(table, dict):
+                    yield from ((section, index, key) for key in table)
 
 
 def _number(key: tuple[str, str], text: str) -> int | str:
