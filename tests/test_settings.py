@@ -229,7 +229,7 @@ def _outcome(file: Path) -> list[str]:
     return []
 
 
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.text(max_size=40)
     | st.from_regex(r"(\[{1,2}(api|grpc|instance|x)\]{1,2}\n([a-z_]{1,6} = [0-9\"a]{1,4}\n)?){1,4}")
@@ -312,7 +312,7 @@ def _toml(value: Any) -> str:
     return json.dumps(value)
 
 
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(KEYS, VALUES, max_size=3))
 def test_any_document_is_settings_or_mistakes_with_a_place(
     tmp_path: Path, document: dict[str, Any]

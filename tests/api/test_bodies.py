@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -127,11 +127,13 @@ def _true_depth(value: Any) -> int:
     return 1 + max(map(_true_depth, value), default=0) if isinstance(value, list) else 0
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_depth_counts_brackets_outside_of_texts_only(value: Any) -> None:
     assert depth(json.dumps(value).encode()) == _true_depth(value)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_depth_of_any_bytes_is_a_number(body: bytes) -> None:
     assert 0 <= depth(body) <= len(body)

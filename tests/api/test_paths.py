@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tei_manager.api.paths import check_paths
@@ -43,6 +43,7 @@ def test_key_must_be_in_an_open_folder(tmp_path: Path) -> None:
             _check(rules, key=str(tmp_path / "key"))
 
 
+@settings(deadline=None)
 @given(st.from_regex(r"[A-Za-z0-9_./~][ -~]{0,40}", fullmatch=True))
 def test_accepted_model_is_a_hub_id_or_stays_inside(model: str) -> None:
     root = Path("/srv/models")

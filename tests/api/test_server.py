@@ -159,6 +159,27 @@ def test_busy_port_is_named_in_one_sentence(tmp_path: Path, flag: str) -> None:
     assert "port" in sentence
 
 
+def test_token_file_that_others_can_read_stops_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("correct-horse-battery-staple")
+    (tmp_path / "token").chmod(0o644)
+    monkeypatch.setenv("TEI_MANAGER_API_TOKEN_FILE", str(tmp_path / "token"))
+    assert f"chmod 600 {tmp_path / 'token'}" in _fails(command_of(tmp_path))
+
+
+def test_api_that_everybody_may_use_is_said_aloud(tmp_path: Path) -> None:
+    command = command_of(tmp_path, "--api-host", "0.0.0.0")
+    assert "opens an API without authentication" in _fails(command)
+    config = tmp_path / "config.toml"
+    config.write_text(config.read_text().replace("[api]", "[api]\nallow_insecure = true"))
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        served = Served(process)
+        first = served.lines[0]
+        assert (first["level"], "everyone who reaches" in first["message"]) == ("warning", True)
+        assert served.end(signal.SIGINT) == 0
+
+
 def test_second_manager_on_the_same_state_is_refused(tmp_path: Path) -> None:
     with served(tmp_path) as manager:
         sentence = _fails(command_of(tmp_path))

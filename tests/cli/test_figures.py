@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tei_manager.cli.figures import Look, _memory, compare, percentile
@@ -47,6 +47,7 @@ def test_call_above_the_last_bound_is_said_to_take_that() -> None:
     assert percentile({1.0: 0, INF: 3}, 0.99) == 1.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=8), st.floats(0.01, 1))
 def test_percentile_lies_in_the_bucket_that_holds_the_call(counts: list[int], part: float) -> None:
     bounds = [float(number) for number in range(1, len(counts) + 1)]

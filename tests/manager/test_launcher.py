@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -106,6 +106,7 @@ def _router() -> argparse.ArgumentParser:
     return parser
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.builds(

@@ -15,7 +15,7 @@ LINE = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="
 INDEX = st.none() | st.integers(-9, 9)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(LINE, max_size=6), INDEX, INDEX)
 def test_slice_is_that_of_a_python_list(
     tmp_path: Path, lines: list[str], start: int | None, end: int | None
