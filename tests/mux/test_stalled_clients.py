@@ -23,7 +23,7 @@ FLOOD = framed(embed("flood 4 1000000"))
 async def test_a_client_whose_window_stays_shut_is_ended_with_its_call() -> None:
     async with (
         fake_tei() as tei,
-        multiplexer(("a", tei.port), send_timeout_secs=0.5) as mux,
+        multiplexer(("a", tei.port), send_timeout_secs=0.1, client_idle_secs=0.5) as mux,
         connect(mux.port) as client,
     ):
         client.acknowledge = False
@@ -63,7 +63,7 @@ async def test_a_client_that_does_not_read_its_socket_is_cut(
 async def test_a_client_that_takes_a_little_now_and_then_is_left_in_peace() -> None:
     async with (
         fake_tei() as tei,
-        multiplexer(("a", tei.port), send_timeout_secs=2) as mux,
+        multiplexer(("a", tei.port), send_timeout_secs=2, client_idle_secs=2) as mux,
         connect(mux.port) as client,
     ):
         client.acknowledge = False

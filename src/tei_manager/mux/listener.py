@@ -126,13 +126,20 @@ class Client(Endpoint):
             owner.on_reset(0, cause)
 
     def _is_stalled(self, now: float) -> bool:
-        """Say whether something has waited for this client for long, and nothing of it went out."""
+        """Say whether something has waited for this client for long, and nothing of it went out.
+
+        One that does not even read its socket is soon taken for dead. One that only keeps its
+        windows shut may be a caller who thinks about an answer, and gets as long as an idle one.
+        """
         transport, connection = self.transport, self.connection
         sent = (connection.data_frames, transport.get_write_buffer_size() if transport else 0)
         if sent != self._sent or not (sent[1] or connection.streams):
             self._sent, self._sent_at = sent, now
-        if now - self._sent_at < self.switch.options.send_timeout_secs:
+        options, waited = self.switch.options, now - self._sent_at
+        if waited < options.send_timeout_secs:
             return False
+        if waited < max(options.send_timeout_secs, options.client_idle_secs):
+            return bool(sent[1])
         return bool(sent[1]) or any(stream.queued for stream in connection.streams.values())
 
     def _end_silent_calls(self, overdue: float) -> None:

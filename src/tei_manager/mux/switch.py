@@ -56,7 +56,8 @@ class Options:
     UNAVAILABLE, since nothing of it was processed; its deadline, if that is earlier, ends it with
     DEADLINE_EXCEEDED. ``client_idle_secs`` is how long a client's connection may be without a call
     and without a sign of life, such as a PING, before it is drained. ``send_timeout_secs`` is how
-    long a client may take nothing of what waits for it before its connection ends. (These
+    long a client may read nothing from its socket while something waits there before its
+    connection ends; with open sockets and shut windows it has ``client_idle_secs``. (These
     defaults: rows A14, A15 and A18 of the attacks that the wire is tested with.)
     """
 
