@@ -12,6 +12,13 @@ from pathlib import Path
 
 from fake_tei import FakeTei
 
+OPTIONS = (
+    ("grpc.server.max_pending_requests", 100_000),
+    ("grpc.server.max_pending_requests_hard_limit", 100_000),
+)
+"""C-core drops calls by chance, with CANCELLED, when more than 1,000 wait for their handler; TEI
+takes them all."""
+
 FORGET_SECONDS = 1.0
 READY_SECONDS = 60.0
 
@@ -52,7 +59,7 @@ class TeiProcess:
 async def serve(seed: int, port: int) -> None:
     """Serve until killed; says its port."""
     server = FakeTei(seed)
-    await server.start(port)
+    await server.start(port, *OPTIONS)
     sys.stdout.write(f"{server.port}\n")
     sys.stdout.flush()
     while True:
