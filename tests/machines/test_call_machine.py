@@ -11,6 +11,8 @@ each side has said, and the set of statuses that have become possible by it (``m
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -74,7 +76,7 @@ class CallMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         routes = list(PORTS.items())
-        self._context = memory_switch(*routes, max_unanswered=UNANSWERED)
+        self._context = memory_switch(*routes, max_unanswered=UNANSWERED, send_timeout_secs=inf)
         self.memory = self._context.__enter__()
         for port in PORTS.values():
             self.memory.instances[port] = lambda peer: peer.start(max_concurrent_streams=4)

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import signal
+from math import inf
 
 import pytest
 from hypothesis import strategies as st
@@ -32,7 +33,7 @@ OK = [("grpc-status", "0")]
 class DrainMachine(RuleBasedStateMachine):
     @initialize(clients=st.integers(1, 3))
     def begin(self, clients: int) -> None:
-        self._context = memory_switch(("a", 1), request_timeout_secs=0)
+        self._context = memory_switch(("a", 1), request_timeout_secs=0, send_timeout_secs=inf)
         self.memory = self._context.__enter__()
         self.memory.instances[1] = lambda peer: peer.start()
         self.serving = serve(self.memory)
