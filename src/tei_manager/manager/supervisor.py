@@ -139,8 +139,7 @@ class Supervisor:
         """Return the row of the route table, which knows first what `status` shows later."""
         record, status = self.record, self.status
         run = record.runtime  # the key of a process that is found again must stay as it was
-        process = f"{run.pid}.{run.birth}" if run else str(self._generation)
-        key = f"{record.ordinal}.{process}"
+        key = f"{record.ordinal}." + (f"{run.pid}.{run.birth}" if run else str(self._generation))
         return Route(record.spec.name, record.spec.model_id, status.host, status.port,
                      self._routed, record.ordinal, key, self._api_key)  # fmt: skip
 
