@@ -254,7 +254,6 @@ async def test_a_draining_worker_says_goodbye_twice_and_then_closes() -> None:
 async def test_a_worker_without_a_manager_drains_in_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "ORPHAN_SECONDS", 0.2)
     async with multiplexer() as mux:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             await mux.worker.listen_for_managers(tmp_path / "w", listening, {})
@@ -262,6 +261,7 @@ async def test_a_worker_without_a_manager_drains_in_the_end(
                 await manager.hear("hello")
                 assert mux.worker._orphan_timer is not None
                 assert mux.worker._orphan_timer.cancelled()
+                monkeypatch.setattr(worker_module, "ORPHAN_SECONDS", 0.2)
         async with asyncio.timeout(5):
             await mux.worker._draining.wait()
         assert not (tmp_path / "w").exists()
