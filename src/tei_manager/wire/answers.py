@@ -80,7 +80,7 @@ _KNOWN_FIELDS = 100
 
 # How the blocks of a length that were recognised last divide into their fields: digits differ.
 _LAYOUTS: dict[int, deque[Callable[[bytes], tuple[bytes, ...]]]] = {}
-_LAYOUTS_PER_LENGTH = 4
+_LAYOUTS_PER_LENGTH = 8
 
 
 def is_plain_answer(block: bytes) -> bool:

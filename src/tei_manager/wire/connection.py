@@ -316,8 +316,8 @@ class Connection(ControlHalf):
         except StreamError as error:
             self._break(stream, error.code, error.message)
             return
-        calls = max(self.slots + 1, len(self.streams))  # an answer that nobody reads is one too
-        if stream_id > self._refuse_above or calls > self.max_streams:
+        most = self.max_streams  # an answer that nobody reads is a call, too
+        if stream_id > self._refuse_above or self.slots >= most or len(self.streams) > most:
             self.reset(stream, ErrorCode.REFUSED_STREAM)
             self.budget.refusal(self.now)
             return

@@ -7,7 +7,7 @@ Theory
     the same block again and again, fully indexed; so a head is remembered by the block's bytes for
     as long as the dynamic table stands still, which makes it a pure function of those bytes. Where
     a trace or a deadline is new in each call, the fields before it are the same; so a head is also
-    remembered by how such blocks *begin*, and only the rest is decoded.
+    remembered by how such blocks *begin* (`beginnings`), and only the rest is read.
 
 Rules of this file
     1. A malformed list (RFC 9113 8.2, 8.3) is a `StreamError`: the stream is reset.
@@ -20,10 +20,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from tei_manager.grpc.status import Code, StatusError, encode_message
 from tei_manager.wire import hpack, messages, metadata
+from tei_manager.wire.beginnings import MAX_RESTS, Beginning, fill, find_slots
 from tei_manager.wire.frames import ErrorCode, StreamError
 
 MAX_MEMO = 64
@@ -92,15 +93,6 @@ class RequestHead:
         return head
 
 
-class _Beginning(NamedTuple):
-    """How blocks of a connection begin, and what that much of them says."""
-
-    block: bytes
-    head: RequestHead
-    listed: int
-    fields: int
-
-
 class HeadReader:
     """Reads the header blocks of one connection; owns its HPACK decoder.
 
@@ -122,7 +114,7 @@ class HeadReader:
         self._build_trailers = build_trailers
         self._memo: dict[bytes, Any] = {}
         self._trailers_memo: dict[bytes, Any] = {}
-        self._beginnings: list[_Beginning] = []
+        self._beginnings: list[Beginning] = []
         self._last = b""
         self._lessons = MAX_LESSONS
         self._generation = 0
@@ -183,16 +175,27 @@ class HeadReader:
                 self._learn(block, fields)
         return head
 
-    def _go_on(self, block: bytes, beginning: _Beginning) -> RequestHead:
+    def _go_on(self, block: bytes, beginning: Beginning) -> RequestHead:
         """Decode the rest of a block whose beginning is known."""
-        known, head, listed, count = beginning
+        known, head, listed, count, rests = beginning
+        rest = block[len(known) :]
+        slots = rests.get(len(rest))
+        found = fill(head, rest, slots) if slots is not None else None
+        if found is not None:
+            return found
+        before = self._decoder.generation
         try:
-            rest = self._decoder.decode(block, len(known), listed, count)
+            fields = self._decoder.decode(block, len(known), listed, count)
         except hpack.HeaderListTooLarge as error:
             self._check_generation()
             return _too_large(str(error), read_request)
         self._check_generation()
-        return read_request(rest, head)
+        found = read_request(fields, head)
+        if self._decoder.generation == before and found.refusal is None:
+            slots = find_slots(rest, fields, _REQUEST_SPECIAL)
+            if slots is not None and len(rests) < MAX_RESTS:
+                rests[len(rest)] = slots
+        return found
 
     def _learn(self, block: bytes, fields: list[hpack.Field]) -> None:
         """Remember what a block has in common with the one before it, if that says enough."""
@@ -206,7 +209,7 @@ class HeadReader:
             listed = sum(len(name) + len(value) + 32 for name, value, _ in fields[:count])
             head = read_request(fields[:count])
             del self._beginnings[MAX_BEGINNINGS - 1 :]
-            self._beginnings.insert(0, _Beginning(block[: ends[count - 1]], head, listed, count))
+            self._beginnings.insert(0, Beginning(block[: ends[count - 1]], head, listed, count, {}))
 
     def _check_generation(self) -> None:
         if self._decoder.generation != self._generation:
