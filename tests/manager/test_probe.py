@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import grpc
@@ -20,32 +20,51 @@ pytestmark = pytest.mark.asyncio
 SERVING = health_pb2.HealthCheckResponse.SERVING
 HANGS = "does not answer"
 Code = grpc.StatusCode
+Context = grpc.aio.ServicerContext[bytes, bytes]
+EMBEDDING, CLASSIFIER, RERANKER = (
+    tei_pb2.MODEL_TYPE_EMBEDDING, tei_pb2.MODEL_TYPE_CLASSIFIER, tei_pb2.MODEL_TYPE_RERANKER,
+)  # fmt: skip
 
 
 class Server(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not generic when it runs
-    """Answers Info and Check; a status in place of an answer ends the call with it."""
+    """Answers Info and Check; a status in place of an answer ends the call with it.
 
-    def __init__(self, info: Code | str, serving: Code | str) -> None:
-        self.info, self.serving = info, serving
+    Real calls are noted and end with the status in ``calls``, or with an empty answer.
+    """
+
+    def __init__(self, info: Code | str, serving: Code | str, kind: int) -> None:
+        self.info, self.serving, self.kind = info, serving, kind
         self.metadata: dict[str, str] = {}
+        self.calls: dict[str, Code] = {}
+        self.called: list[str] = []
 
     def service(
         self, details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler[bytes, bytes] | None:
         self.metadata = {key: str(value) for key, value in details.invocation_metadata or ()}
-        method = self._info if details.method.endswith("/Info") else self._check
-        return grpc.unary_unary_rpc_method_handler(method)
+        methods = {"Info": self._info, "Check": self._check}
+        name = details.method.rpartition("/")[2]
+        return grpc.unary_unary_rpc_method_handler(methods.get(name, self._real(name)))
 
-    async def _info(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    def _real(self, name: str) -> Callable[[bytes, Context], Awaitable[bytes]]:
+        async def answer(request: bytes, context: Context) -> bytes:
+            self.called.append(name)
+            if (code := self.calls.get(name)) is not None:
+                await context.abort(code, "Backend error: as told")
+            return b""
+
+        return answer
+
+    async def _info(self, request: bytes, context: Context) -> bytes:
         if self.info == HANGS:
             await asyncio.Event().wait()
         if isinstance(self.info, Code):
             await context.abort(self.info, "as told")
-        return bytes(tei_pb2.InfoResponse(model_id=str(self.info)).SerializeToString())
+        answer = tei_pb2.InfoResponse(model_id=str(self.info))
+        answer.model_type = self.kind  # type: ignore[assignment]  # a number is what is sent
+        return bytes(answer.SerializeToString())
 
-    async def _check(
-        self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]
-    ) -> bytes:
+    async def _check(self, request: bytes, context: Context) -> bytes:
         if isinstance(self.serving, Code):
             await context.abort(self.serving, "as told")
         service = health_pb2.HealthCheckRequest.FromString(request).service
@@ -54,8 +73,10 @@ class Server(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not generic w
 
 
 @asynccontextmanager
-async def probing(info: Code | str, serving: Code | str) -> AsyncIterator[tuple[Probe, Server]]:
-    handler = Server(info, serving)
+async def probing(
+    info: Code | str, serving: Code | str, kind: int = EMBEDDING
+) -> AsyncIterator[tuple[Probe, Server]]:
+    handler = Server(info, serving, kind)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((handler,))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -68,11 +89,45 @@ async def probing(info: Code | str, serving: Code | str) -> AsyncIterator[tuple[
         await server.stop(None)
 
 
-@pytest.mark.parametrize("service", ["tei.v1.Embed", "tei.v1.Predict"])
-async def test_model_of_either_kind_is_ready_when_its_service_is_serving(service: str) -> None:
-    async with probing("m", service) as (probe, server):
+@pytest.mark.parametrize(
+    ("kind", "service", "call"),
+    [
+        (EMBEDDING, "tei.v1.Embed", "Embed"),
+        (CLASSIFIER, "tei.v1.Predict", "Predict"),
+        (RERANKER, "tei.v1.Rerank", "Rerank"),
+    ],
+)
+async def test_model_is_ready_when_the_service_of_its_kind_serves_and_answers_a_call(
+    kind: int, service: str, call: str
+) -> None:
+    async with probing("m", service, kind) as (probe, server):
         assert (await probe.ready("m")).good
+        assert server.called == [call]
         assert server.metadata["authorization"] == "Bearer secret"
+    async with probing("m", "tei.v1.Other", kind) as (probe, server):
+        assert not (await probe.ready("m")).good
+        assert server.called == [call], "only a call can mend the router's health"
+
+
+async def test_server_whose_real_calls_fail_is_not_ready_whatever_its_health_says() -> None:
+    async with probing("m", "tei.v1.Predict", CLASSIFIER) as (probe, server):
+        server.calls = {"Predict": Code.FAILED_PRECONDITION}
+        answer = await probe.ready("m")
+        assert (answer.good, answer.hopeless) == (False, False)
+        assert answer.detail == "Predict answers FAILED_PRECONDITION: Backend error: as told"
+
+
+async def test_embedding_model_that_is_sparse_is_ready() -> None:
+    async with probing("m", "tei.v1.Embed") as (probe, server):
+        server.calls = {"Embed": Code.FAILED_PRECONDITION}
+        assert (await probe.ready("m")).good
+        assert server.called == ["Embed", "EmbedSparse"]
+
+
+async def test_server_that_is_full_is_ready() -> None:
+    async with probing("m", "tei.v1.Embed") as (probe, server):
+        server.calls = {"Embed": Code.RESOURCE_EXHAUSTED}
+        assert (await probe.ready("m")).good
 
 
 @pytest.mark.parametrize("serving", ["", "tei.v1.Info", Code.NOT_FOUND])

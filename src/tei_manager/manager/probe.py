@@ -1,12 +1,13 @@
 """Is an instance ready, and is it still alive: asked over gRPC, on a channel of its own.
 
-Ready: ``grpc.health.v1`` says SERVING for the service that fits the model, and Info answers with
-the model that was asked for. The log line "Ready" of the router comes before its port is open
-(landmine L16), and the health of ``""`` says nothing about the model.
+Ready: Info answers with the model that was asked for, ``grpc.health.v1`` says SERVING for the
+service that fits its kind, and one real call of that service is answered. The log line "Ready" of
+the router comes before its port is open (landmine L16), and the health of ``""`` says nothing
+about the model. The call is made whatever the health says: the router's is only a note about its
+last batch, which never mends itself without another one (L6).
 
 Alive: Info answers with any status but UNAVAILABLE or a time-out. A router that refuses calls
-because it is full is a healthy one; and its own health is only a note about the last batch, which
-never mends itself without a call (landmine L6).
+because it is full is a healthy one, which goes for the real call as well.
 """
 
 from __future__ import annotations
@@ -20,13 +21,11 @@ import grpc.aio
 from grpc_health.v1 import health_pb2
 
 from tei_manager.grpc.proto.tei.v1 import tei_pb2
+from tei_manager.manager.trial import HEALTH_SERVICES, Trial
 
 # A batch of 16,384 tokens on a CPU takes seconds, and Info waits behind none of it; 5 s is what
 # the reference allows, too.
 TIMEOUT = 5.0
-
-# The services of which one turns SERVING, by kind of model (tei-behaviour.md 2.9).
-_MODEL_SERVICES = ("tei.v1.Embed", "tei.v1.Predict")
 
 SPEAKS_HTTP = "this text-embeddings-router speaks HTTP; install the gRPC build"
 
@@ -73,6 +72,7 @@ class Probe:
         ]
         self._channel = grpc.aio.insecure_channel(target, options)
         self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
+        self._trial = Trial(self._channel, self._metadata)
         self._check = self._channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
@@ -91,17 +91,18 @@ class Probe:
     async def ready(self, model_id: str) -> Answer:
         """Return whether the instance serves the model."""
         try:
-            serving = [await self._serves(service) for service in _MODEL_SERVICES]
             info = await self._info(tei_pb2.InfoRequest(), timeout=TIMEOUT, metadata=self._metadata)
+            if info.model_id != model_id:
+                return Answer(False, f"port {self._port} is answered by model '{info.model_id}'")
+            serving = await self._serves(HEALTH_SERVICES.get(info.model_type, ""))
+            trial = await self._trial.run(info.model_type, TIMEOUT)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNAVAILABLE and await self._speaks_http():
                 return Answer(False, SPEAKS_HTTP, hopeless=True)
             return Answer(False, _words(error))
-        if not any(serving):
+        if not serving:
             return Answer(False, "its health service does not say SERVING yet")
-        if info.model_id != model_id:
-            return Answer(False, f"port {self._port} is answered by model '{info.model_id}'")
-        return Answer(True)
+        return Answer(not trial, trial)
 
     async def _serves(self, service: str) -> bool:
         """Ask the health service; one that does not exist or know the name does not object."""
