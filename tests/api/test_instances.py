@@ -15,6 +15,7 @@ from control_plane import Rig, alive, group_members, running, stub_binary, survi
 
 from tei_manager.manager.launcher import Program
 from tei_manager.manager.lifecycle import Backoff
+from tei_manager.manager.logfile import MAX_BYTES
 
 pytestmark = pytest.mark.asyncio
 
@@ -182,6 +183,24 @@ async def test_slow_start_is_starting_until_it_answers(tmp_path: Path) -> None:
         view = await rig.create("a", "--slow-start=0.5", wait=0.1)
         assert view["status"] == "starting"
         assert (await rig.until("a", "running"))["health_check_failures"] == 0
+
+
+async def test_router_that_cannot_compute_is_never_shown_as_running(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        view = await rig.create("a", "--broken", startup_timeout_secs=4)
+        assert view["status"] == "failed"
+        assert "Embed answers FAILED_PRECONDITION" in view["status_reason"]
+
+
+async def test_flood_of_output_blocks_nobody_and_is_kept_within_its_size(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        assert (await rig.create("a", "--flood=40"))["status"] == "running"
+        supervisor = rig.manager.registry.get("a")
+        log = supervisor.log
+        async with asyncio.timeout(30):
+            await supervisor._until(lambda: log.size() < MAX_BYTES)
+        older = log.path.with_name("a.log.1").read_text()
+        assert "the flood is over" in "\n".join([older[-200:], *log.tail(5)])
 
 
 async def test_router_that_speaks_http_is_named_as_such(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tei_manager.errors import InvalidGpuId, LaunchFailed
+from tei_manager.errors import LaunchFailed
 from tei_manager.manager.launcher import (
     arguments,
     environment,
@@ -56,24 +56,6 @@ def test_environment_keeps_what_a_model_needs_and_nothing_else() -> None:
     parent = {"PATH": "p", "HF_TOKEN": "t", "PORT": "1", "API_KEY": "k", "TEI_SECRET": "s"}
     assert environment(SPEC, parent, "") == {"PATH": "p", "HF_TOKEN": "t"}
     assert environment(SPEC, parent, "mine")["API_KEY"] == "mine"
-
-
-@pytest.mark.parametrize(
-    ("visible", "gpu_id", "device"),
-    [(None, 1, "1"), ("2,3", 1, "3"), ("GPU-aa, GPU-bb", 0, "GPU-aa")],
-)
-def test_gpu_counts_within_those_that_the_manager_sees(
-    visible: str | None, gpu_id: int, device: str
-) -> None:
-    spec = SPEC.model_copy(update={"gpu_id": gpu_id})
-    parent = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    assert environment(spec, parent, "")["CUDA_VISIBLE_DEVICES"] == device
-
-
-def test_gpu_that_the_manager_does_not_see_is_refused() -> None:
-    spec = SPEC.model_copy(update={"gpu_id": 2})
-    with pytest.raises(InvalidGpuId, match="lists 2 GPUs"):
-        environment(spec, {"CUDA_VISIBLE_DEVICES": "0,1"}, "")
 
 
 def test_engine_takes_the_place_of_a_missing_router_and_says_so() -> None:

@@ -6,7 +6,9 @@ Rules of this file
     2. A clean environment: every flag of the router has a twin in the environment with a generic
        name (``PORT``, ``HOSTNAME``, ``API_KEY``: landmine L14), so only what is named in
        `_KEPT` and `_KEPT_PREFIXES` is handed down.
-    3. ``--hostname`` is always an IP address: the router reads any other text as 0.0.0.0 (L13).
+    3. A flag that the program does not know would end it: what an older router lacks and an
+       instance can do without is left out, what somebody asked for is refused with its name.
+    4. ``--hostname`` is always an IP address: the router reads any other text as 0.0.0.0 (L13).
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tei_manager.errors import InvalidGpuId, LaunchFailed
+from tei_manager.errors import LaunchFailed
+from tei_manager.manager import gpus
 from tei_manager.manager.instance import Record
 from tei_manager.manager.logfile import LogFile
 from tei_manager.manager.process import GroupProcess
@@ -30,6 +33,9 @@ _KEPT = frozenset({
     "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", "LOG_LEVEL",
 })  # fmt: skip
 _KEPT_PREFIXES = ("HF_", "HUGGINGFACE_HUB_", "CUDA_", "NVIDIA_", "LC_", "OMP_", "MKL_", "RAYON_")
+
+_DISPENSABLE = frozenset({"--json-output", "--prometheus-port"})
+"""Flags that the manager passes of its own accord; a router serves as well without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,37 +90,60 @@ def arguments(spec: InstanceSpec, port: int, prometheus_port: int) -> list[str]:
     return [*given, "--json-output", *spec.extra_args]
 
 
-def environment(spec: InstanceSpec, parent: Mapping[str, str], api_key: str) -> dict[str, str]:
+def understood(arguments: Iterable[str], known: frozenset[str]) -> list[str]:
+    """Return the arguments that a program understands.
+
+    Args:
+        arguments: Each as ``--flag`` or ``--flag=value``.
+        known: What `flags.KnownFlags` says; empty lets everything pass.
+
+    Raises:
+        LaunchFailed: One that somebody asked for is unknown.
+    """
+    named = {word: word.partition("=")[0] for word in arguments}
+    if not known:
+        return list(named)
+    unknown = {flag for flag in named.values() if flag not in known}
+    if wanted := sorted(unknown - _DISPENSABLE):
+        raise LaunchFailed(
+            f"This text-embeddings-router does not know {', '.join(wanted)}; "
+            "leave it out of the instance or install another version"
+        )
+    return [word for word, flag in named.items() if flag not in unknown]
+
+
+def inherited(parent: Mapping[str, str]) -> dict[str, str]:
+    """Return what of the manager's own environment its programs get."""
+    return {
+        name: value
+        for name, value in parent.items()
+        if name in _KEPT or name.startswith(_KEPT_PREFIXES)
+    }
+
+
+def environment(
+    spec: InstanceSpec,
+    parent: Mapping[str, str],
+    api_key: str,
+    counted: Callable[[], int] = gpus.count,
+) -> dict[str, str]:
     """Return the environment of an instance.
 
     Args:
         spec: Its ``gpu_id`` counts within the GPUs that the manager may see itself.
         parent: The manager's own environment.
         api_key: Handed over here, because arguments can be read by every user.
+        counted: Counts the GPUs of the machine.
 
     Raises:
-        InvalidGpuId: The manager may not see so many GPUs.
+        InvalidGpuId: The manager does not see so many GPUs.
     """
-    kept = {
-        name: value
-        for name, value in parent.items()
-        if name in _KEPT or name.startswith(_KEPT_PREFIXES)
-    }
+    kept = inherited(parent)
     if spec.gpu_id is not None:
-        kept["CUDA_VISIBLE_DEVICES"] = _device(spec.gpu_id, parent.get("CUDA_VISIBLE_DEVICES"))
+        kept |= gpus.chosen(spec.gpu_id, parent, counted)
     if api_key:
         kept["API_KEY"] = api_key
     return kept
-
-
-def _device(gpu_id: int, visible: str | None) -> str:
-    if visible is None:
-        return str(gpu_id)
-    devices = [device.strip() for device in visible.split(",") if device.strip()]
-    if gpu_id >= len(devices):
-        sentence = f"gpu_id {gpu_id} is too high: CUDA_VISIBLE_DEVICES lists {len(devices)} GPUs"
-        raise InvalidGpuId(f"{sentence}; choose a lower one or widen the list")
-    return devices[gpu_id]
 
 
 def read_api_key(file: str | None) -> str:
@@ -132,12 +161,15 @@ def read_api_key(file: str | None) -> str:
     return lines[0].strip() if lines else ""
 
 
-def launch(program: Program, record: Record, api_key: str, log: LogFile) -> GroupProcess:
+def launch(
+    program: Program, record: Record, known: frozenset[str], api_key: str, log: LogFile
+) -> GroupProcess:
     """Start the process of an instance.
 
     Args:
         program: From `find_program`.
         record: With the ports to use.
+        known: The flags that the program knows; empty if it does not tell.
         api_key: From `read_api_key`.
         log: Where its output goes.
 
@@ -149,5 +181,5 @@ def launch(program: Program, record: Record, api_key: str, log: LogFile) -> Grou
     """
     env = environment(record.spec, os.environ, api_key)
     log.keep_within()
-    flags = arguments(record.spec, record.port, record.prometheus_port)
+    flags = understood(arguments(record.spec, record.port, record.prometheus_port), known)
     return GroupProcess.start([*program.command, *flags], env, log)

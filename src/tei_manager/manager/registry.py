@@ -17,6 +17,7 @@ from tei_manager.errors import (
     TeiManagerError,
 )
 from tei_manager.manager import ports
+from tei_manager.manager.flags import KnownFlags
 from tei_manager.manager.instance import Desired, Origin, Record, Status
 from tei_manager.manager.launcher import environment, find_program, read_api_key
 from tei_manager.manager.lifecycle import Backoff, Event
@@ -67,6 +68,7 @@ class Registry:
         self.store = store
         self.workers = workers
         self.backoff = backoff or Backoff()
+        self.flags = KnownFlags()
         self._own_ports = _NEVER | set(own_ports)
         self._supervisors: dict[str, Supervisor] = {}
         self._creating = asyncio.Lock()
@@ -75,6 +77,7 @@ class Registry:
         self._restored = False
         self._found: list[Supervisor] = []
         self._counted: dict[str, tuple[int, int]] = {}
+        self._claims: dict[str, tuple[int, int]] = {}
 
     def __repr__(self) -> str:
         return f"<Registry: {list(self._supervisors.values())}>"
@@ -113,10 +116,7 @@ class Registry:
     async def _create(self, spec: InstanceSpec, origin: Origin) -> Supervisor:
         async with self._creating:
             self._check(spec)
-            port, metrics_port = (0, 0) if spec.backend == "external" else self._ports(spec)
-            desired = Desired.RUNNING if spec.autostart else Desired.STOPPED
-            record = await self.store.insert(spec, port, metrics_port, desired, origin)
-            supervisor = self._adopt(record)
+            supervisor = self._adopt(await self._insert(spec, origin))
         created, deleted = self._counted.pop(spec.name, (0, 0))
         self._counted[spec.name] = created + 1, deleted
         if len(self._counted) > _NAMES_COUNTED:
@@ -124,6 +124,16 @@ class Registry:
         if spec.autostart:
             await supervisor.request(Event.START)
         return supervisor
+
+    async def _insert(self, spec: InstanceSpec, origin: Origin) -> Record:
+        """Write down a new instance with ports of its own; on failure nobody keeps them."""
+        port, metrics_port = (0, 0) if spec.backend == "external" else self._ports(spec)
+        desired = Desired.RUNNING if spec.autostart else Desired.STOPPED
+        try:
+            return await self.store.insert(spec, port, metrics_port, desired, origin)
+        except TeiManagerError:
+            self._claims.pop(spec.name, None)
+            raise
 
     def _check(self, spec: InstanceSpec) -> None:
         if spec.name in self._supervisors:
@@ -133,11 +143,12 @@ class Registry:
             raise MaxInstancesReached(
                 f"There are {limit} instances already; delete one or raise [instances] max"
             )
-        environment(spec, os.environ, read_api_key(spec.api_key_file))
+        api_key = read_api_key(spec.api_key_file)
         if spec.backend == "external":
             self._check_no_loop(spec)
         else:
             find_program(spec, self.settings.instances.tei_binary)
+            environment(spec, os.environ, api_key)
 
     def _check_no_loop(self, spec: InstanceSpec) -> None:
         """Refuse an address of our own: a call to it would come back for ever."""
@@ -162,12 +173,16 @@ class Registry:
             raise PortConflict("port and prometheus_port are the same; change one of them")
         port = spec.port or ports.choose(range(rules.port_start, rules.port_end + 1), taken)
         metrics = range(rules.metrics_port_start, rules.metrics_port_end + 1)
-        return port, spec.prometheus_port or ports.choose(metrics, taken | {port})
+        metrics_port = spec.prometheus_port or ports.choose(metrics, taken | {port})
+        self._claims[spec.name] = port, metrics_port
+        return port, metrics_port
 
     def _taken(self, but: str) -> set[int]:
+        """Return the ports of all others, those that are given out but not yet written included."""
         records = [s.record for s in self._supervisors.values() if s.name != but]
         claimed = {port for record in records for port in (record.port, record.prometheus_port)}
-        return claimed | self._own_ports
+        given = (pair for name, pair in self._claims.items() if name != but)
+        return claimed.union(self._own_ports, *given)
 
     def with_free_ports(self, record: Record) -> Record:
         """Return the record with ports that can be bound now (see `supervisor.World`)."""
@@ -205,6 +220,7 @@ class Registry:
     async def forget(self, supervisor: Supervisor) -> None:
         """Remove an instance that is gone (see `supervisor.World`)."""
         del self._supervisors[supervisor.name]
+        self._claims.pop(supervisor.name, None)
         created, deleted = self._counted.get(supervisor.name, (0, 0))
         self._counted[supervisor.name] = created, deleted + 1
         self.workers.forget(supervisor.name)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from tei_manager.errors import InstanceNotFound, StateFailed, TeiManagerError
 from tei_manager.manager.instance import Desired, Record, Status
@@ -32,7 +32,6 @@ from tei_manager.manager.lifecycle import (
     FAILURES,
     RESTING,
     Action,
-    Backoff,
     Crashes,
     Event,
     Phase,
@@ -41,10 +40,10 @@ from tei_manager.manager.lifecycle import (
 from tei_manager.manager.logfile import LogFile
 from tei_manager.manager.probe import Answer, Probe
 from tei_manager.manager.process import GroupProcess
-from tei_manager.manager.store import Store
 from tei_manager.manager.watch import Rules, Watch
+from tei_manager.manager.world import World
 from tei_manager.routes import Route, RouteState
-from tei_manager.settings import Settings, loopback_address
+from tei_manager.settings import loopback_address
 
 log = logging.getLogger(__name__)
 
@@ -54,30 +53,6 @@ _WANTED = {
     Event.STOP: Desired.STOPPED,
     Event.DELETE: Desired.STOPPED,
 }
-
-
-class World(Protocol):
-    """What a supervisor needs of its surroundings, which the registry is."""
-
-    settings: Settings
-    store: Store
-    backoff: Backoff
-
-    def publish(self) -> None:
-        """Send the present routes to the workers."""
-
-    async def announce(self) -> None:
-        """Send the present routes to the workers and wait, within a limit, until they know."""
-
-    def with_free_ports(self, record: Record) -> Record:
-        """Return the record with ports that can be bound now.
-
-        Raises:
-            TeiManagerError: A port that was asked for is taken, or none is free.
-        """
-
-    async def forget(self, supervisor: Supervisor) -> None:
-        """Remove a supervisor whose instance is gone, from the workers' tables, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,12 +305,13 @@ class Supervisor:
         return True
 
     async def _spawn(self) -> None:
-        record = self._world.with_free_ports(self.record)
-        program = find_program(record.spec, self._world.settings.instances.tei_binary)
+        program = find_program(self.record.spec, self._world.settings.instances.tei_binary)
         if program.note and self._generation == 1:
             log.warning("Instance '%s': %s", self.name, program.note)
             await self._world.store.remember(self.name, "fallback", program.note)
-        self._process = launch(program, record, self._api_key, self.log)
+        known = await self._world.flags.of(program)
+        record = self._world.with_free_ports(self.record)
+        self._process = launch(program, record, known, self._api_key, self.log)
         runtime = self._process.runtime(program.kind)
         await self._update(replace(record, runtime=runtime))
         self._show(backend=program.kind, port=record.port, pid=runtime.pid,

@@ -104,7 +104,9 @@ class Watch:
 
     def _last_words(self) -> str:
         """Return the last of what this process wrote, never what an earlier one did."""
-        window = min(8192, max(0, self._log.size() - self._log_begin))
+        size = self._log.size()
+        written = size - self._log_begin if size >= self._log_begin else size  # less: it was cut
+        window = min(8192, written)
         lines = self._log.tail(_LAST_LINES, window)
         return ": " + "\n".join(lines) if lines else " without a word in its log"
 
@@ -123,6 +125,7 @@ class Watch:
                 while not (answer := await self._probe.ready(self._rules.model_id)).good:
                     if answer.hopeless:
                         break
+                    self._log.keep_within()
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, _LONGEST_PAUSE)
         except TimeoutError:

@@ -1,0 +1,39 @@
+"""What the owner of one instance needs of its surroundings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from tei_manager.manager.flags import KnownFlags
+from tei_manager.manager.instance import Record
+from tei_manager.manager.lifecycle import Backoff
+from tei_manager.manager.store import Store
+from tei_manager.settings import Settings
+
+if TYPE_CHECKING:
+    from tei_manager.manager.supervisor import Supervisor
+
+
+class World(Protocol):
+    """What a supervisor needs of its surroundings, which the registry is."""
+
+    settings: Settings
+    store: Store
+    backoff: Backoff
+    flags: KnownFlags
+
+    def publish(self) -> None:
+        """Send the present routes to the workers."""
+
+    async def announce(self) -> None:
+        """Send the present routes to the workers and wait, within a limit, until they know."""
+
+    def with_free_ports(self, record: Record) -> Record:
+        """Return the record with ports that can be bound now and that nobody else will get.
+
+        Raises:
+            TeiManagerError: A port that was asked for is taken, or none is free.
+        """
+
+    async def forget(self, supervisor: Supervisor) -> None:
+        """Remove a supervisor whose instance is gone, from the workers' tables, too."""
