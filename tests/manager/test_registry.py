@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +144,18 @@ async def test_ports_of_instances_never_meet(tmp_path: Path) -> None:
         assert len(set(ports)) == 6
         same = {"port": 23456, "prometheus_port": 23456}
         assert (await rig.create("d", **same))["code"] == "PORT_CONFLICT"
+
+
+async def test_ports_that_are_given_out_at_the_same_moment_never_meet(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig, AsyncExitStack() as held:
+        registry = rig.manager.registry
+        records = []
+        for name in ("a", "b"):
+            await rig.create(name, autostart=False)
+            records.append(registry.get(name).record)
+        for record in records:
+            for port in (record.port, record.prometheus_port):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+        moved = [registry.with_free_ports(record) for record in records]
+        ports = [port for record in moved for port in (record.port, record.prometheus_port)]
+        assert len(set(ports)) == 4
