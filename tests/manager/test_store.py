@@ -110,12 +110,26 @@ async def test_damaged_row_is_named(tmp_path: Path) -> None:
     async with opened(path) as store:
         await _insert(store)
     db = sqlite3.connect(path)
-    db.execute("UPDATE instances SET spec = '{}'")
+    db.execute("UPDATE instances SET port = port + 1")  # what any reader would take for good
     db.commit()
     db.close()
+    before = path.read_bytes()
+    with pytest.raises(StateFailed, match="'a' is damaged; restore a backup"):
+        Store(path)
+    assert path.read_bytes() == before
+    assert not path.with_name("state.db-wal").exists()
+
+
+async def test_file_of_the_first_version_is_sealed_and_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
     async with opened(path) as store:
-        with pytest.raises(StateFailed, match="'a' is damaged"):
-            await store.records()
+        record = await _insert(store)
+    db = sqlite3.connect(path)
+    db.executescript("ALTER TABLE instances DROP COLUMN checksum; PRAGMA user_version = 1;")
+    db.close()
+    for _ in range(2):  # by the one that seals, and by one that checks
+        async with opened(path) as store:
+            assert await store.records() == [record]
 
 
 async def test_failed_write_changes_nothing_and_says_so(tmp_path: Path) -> None:

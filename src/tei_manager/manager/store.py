@@ -4,15 +4,25 @@ Everything is written before it is announced: each method returns after the comm
 ``synchronous=FULL`` a commit returns after the disk has it. One thread makes all calls, so the
 event loop never waits for a disk and two writes never cross.
 
-A file of a newer version, or one that is no database, stops the start and is left untouched.
+Each row of an instance carries a checksum, which a disk or a hand that changed it does not know.
+A file that is damaged, of a newer version, or no database is found out on a copy: it stops the
+start and is left untouched, its write-ahead log included.
+
+Known flaw
+    A write that failed at its last step, the sync, is answered with an error; it may come to light
+    all the same after a crash that follows at once, whole.
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
+import hashlib
+import json
 import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -28,13 +38,26 @@ from tei_manager.settings import InstanceSpec
 
 T = TypeVar("T")
 
-VERSION = 1
+VERSION = 2
 """Of the schema, kept in SQLite's ``user_version``."""
 
 # Enough for weeks of a healthy instance and for the whole story of a crash loop.
 EVENTS_KEPT = 500
 
 _RUNTIME: TypeAdapter[Runtime | None] = TypeAdapter(Runtime | None)
+
+_COLUMNS = (
+    "ordinal, name, spec, created_at, port, prometheus_port, desired, origin, restarts, runtime"
+)
+
+_SEAL = f"UPDATE instances SET checksum = row_checksum({_COLUMNS}) WHERE ordinal = ?1"  # noqa: S608
+
+# Version 1 had no checksums.
+_FROM_1 = f"""
+ALTER TABLE instances ADD COLUMN checksum TEXT NOT NULL DEFAULT '';
+UPDATE instances SET checksum = row_checksum({_COLUMNS});
+PRAGMA user_version = {VERSION};
+"""  # noqa: S608
 
 _SCHEMA = f"""
 CREATE TABLE instances (
@@ -47,7 +70,8 @@ CREATE TABLE instances (
     desired TEXT NOT NULL,
     origin TEXT NOT NULL,
     restarts INTEGER NOT NULL DEFAULT 0,
-    runtime TEXT NOT NULL DEFAULT 'null'
+    runtime TEXT NOT NULL DEFAULT 'null',
+    checksum TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE TABLE events (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -103,10 +127,7 @@ class Store:
         Raises:
             StateFailed: A row is not what this version writes; the sentence names it.
         """
-        query = (
-            "SELECT ordinal, name, spec, created_at, port, prometheus_port, desired, origin,"
-            " restarts, runtime FROM instances ORDER BY ordinal"
-        )
+        query = f"SELECT {_COLUMNS} FROM instances ORDER BY ordinal"  # noqa: S608
         rows = await self._run(lambda: self._db.execute(query).fetchall())
         return [self._record(row) for row in rows]
 
@@ -136,16 +157,18 @@ class Store:
         values = (spec.name, spec.model_dump_json(), created.isoformat(), port, prometheus_port,
                   desired, origin)  # fmt: skip
 
-        def work() -> int | None:
+        def work() -> int:
             with self._db:
-                return self._db.execute(
+                ordinal = self._db.execute(
                     "INSERT INTO instances (name, spec, created_at, port, prometheus_port,"
                     " desired, origin) VALUES (?, ?, ?, ?, ?, ?, ?)",
                     values,
                 ).lastrowid
+                assert ordinal is not None
+                self._db.execute(_SEAL, (ordinal,))
+                return ordinal
 
         ordinal = await self._run(work)
-        assert ordinal is not None
         return Record(spec, ordinal, created, port, prometheus_port, desired, origin)
 
     async def update(self, record: Record) -> None:
@@ -153,20 +176,24 @@ class Store:
         values = (record.port, record.prometheus_port, record.desired, record.origin,
                   record.restarts, _RUNTIME.dump_json(record.runtime).decode(),
                   record.ordinal)  # fmt: skip
-        await self._write(
-            "UPDATE instances SET port = ?, prometheus_port = ?, desired = ?, origin = ?,"
-            " restarts = ?, runtime = ? WHERE ordinal = ?",
-            values,
-        )
+
+        def work() -> None:
+            with self._db:
+                self._db.execute(
+                    "UPDATE instances SET port = ?, prometheus_port = ?, desired = ?, origin = ?,"
+                    " restarts = ?, runtime = ? WHERE ordinal = ?",
+                    values,
+                )
+                self._db.execute(_SEAL, (record.ordinal,))
+
+        await self._run(work)
 
     async def delete(self, record: Record) -> None:
         """Remove an instance and its history."""
-        await self._write("DELETE FROM instances WHERE ordinal = ?", (record.ordinal,))
 
-    async def _write(self, statement: str, values: tuple[object, ...]) -> None:
         def work() -> None:
             with self._db:
-                self._db.execute(statement, values)
+                self._db.execute("DELETE FROM instances WHERE ordinal = ?", (record.ordinal,))
 
         await self._run(work)
 
@@ -231,8 +258,10 @@ def _open(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA foreign_keys = ON")
-        if db.execute("PRAGMA user_version").fetchone()[0] == 0:
-            db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+        db.create_function("row_checksum", _COLUMNS.count(",") + 1, _checksum)
+        step = {0: _SCHEMA, 1: _FROM_1}.get(db.execute("PRAGMA user_version").fetchone()[0])
+        if step is not None:
+            db.executescript(f"BEGIN IMMEDIATE; {step} COMMIT;")
         path.chmod(0o600)
     except (sqlite3.Error, OSError) as error:
         if db is not None:
@@ -242,16 +271,37 @@ def _open(path: Path) -> sqlite3.Connection:
     return db
 
 
+def _checksum(*row: object) -> str:
+    return hashlib.sha256(json.dumps(row).encode()).hexdigest()
+
+
 def _examine(path: Path) -> None:
-    """Refuse a file that is damaged or newer, through a connection that cannot write."""
-    db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-    try:
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        verdict = db.execute("PRAGMA quick_check").fetchone()[0]
-    finally:
-        db.close()
+    """Refuse a file that is damaged or newer, after a look at a copy of it and of its log."""
+    with tempfile.TemporaryDirectory(prefix="tei-manager-") as folder:
+        copy = Path(folder) / "state.db"
+        shutil.copyfile(path, copy)
+        wal = path.with_name(f"{path.name}-wal")
+        if wal.exists():
+            shutil.copyfile(wal, copy.with_name("state.db-wal"))
+        db = sqlite3.connect(copy)
+        try:
+            _examine_copy(db, path)
+        finally:
+            db.close()
+
+
+def _examine_copy(db: sqlite3.Connection, path: Path) -> None:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
         sentence = f"State file {path} is of version {version}, newer than this program knows"
         raise StateFailed(f"{sentence} ({VERSION}); install a newer TEI Manager")
+    verdict = db.execute("PRAGMA quick_check").fetchone()[0]
     if verdict != "ok":
         raise StateFailed(f"State file {path} is damaged ({verdict}); restore a backup")
+    if version == VERSION:
+        rows = db.execute(f"SELECT {_COLUMNS}, checksum FROM instances")  # noqa: S608
+        for *row, checksum in rows:
+            if _checksum(*row) != checksum:
+                raise StateFailed(
+                    f"State file {path}: instance '{row[1]}' is damaged; restore a backup"
+                )
