@@ -40,9 +40,9 @@ LARGEST_STREAM_WINDOW = 1 << 20
 """Bandwidth-delay product of 10 Gbit/s at 0.8 ms; hyper's and nghttp2's default is the same."""
 
 
-EXTRA_WINDOW = 4 << 20
+EXTRA_WINDOW = 3 << 20
 """Octets by which all streams of a worker together may exceed `STREAM_WINDOW`. A reader that stops
-keeps what it borrowed, so this, beside 64 KiB a stream, is what slow readers can take. Four long
+keeps what it borrowed, so this, beside 64 KiB a stream, is what slow readers can take. Three long
 streams have a megabyte, and without it 64 KiB still make 64 MB/s at a millisecond."""
 
 
