@@ -12,6 +12,10 @@
     ├─ InvalidInstanceState    INVALID_INSTANCE_STATE  409    9 FAILED_PRECONDITION
     ├─ MaxInstancesReached     MAX_INSTANCES_REACHED   422    8 RESOURCE_EXHAUSTED
     ├─ PortAllocationFailed    PORT_ALLOCATION_FAILED  422    8 RESOURCE_EXHAUSTED
+    ├─ ModelNotFound           MODEL_NOT_FOUND         404    5 NOT_FOUND
+    ├─ ModelBusy               MODEL_BUSY              409    9 FAILED_PRECONDITION
+    ├─ ModelIncomplete         MODEL_LOAD_FAILED       409    9 FAILED_PRECONDITION
+    ├─ ModelDownloadFailed     MODEL_DOWNLOAD_FAILED   500    13 INTERNAL
     ├─ LaunchFailed            INTERNAL_ERROR          500    13 INTERNAL
     └─ StateFailed             IO_ERROR                500    13 INTERNAL
 
@@ -132,6 +136,43 @@ class PortAllocationFailed(TeiManagerError):
     code = "PORT_ALLOCATION_FAILED"
     http_status = 422
     grpc_status = 8
+
+
+class ModelNotFound(TeiManagerError):
+    """Nothing is known of a model."""
+
+    code = "MODEL_NOT_FOUND"
+    http_status = 404
+    grpc_status = 5
+
+    def __init__(self, model_id: str) -> None:
+        super().__init__(f"Model '{model_id}' is neither here nor registered; add or download it")
+
+
+class ModelBusy(TeiManagerError):
+    """Something is done with a model, or uses it, that what was asked for would disturb."""
+
+    code = "MODEL_BUSY"
+    http_status = 409
+    grpc_status = 9
+
+
+class ModelIncomplete(TeiManagerError):
+    """A model cannot be tried, because files of it are missing."""
+
+    code = "MODEL_LOAD_FAILED"
+    http_status = 409
+    grpc_status = 9
+
+    def __init__(self, model_id: str, missing: tuple[str, ...]) -> None:
+        names = ", ".join(missing)
+        super().__init__(f"Model '{model_id}' lacks {names}; download it first")
+
+
+class ModelDownloadFailed(TeiManagerError):
+    """A model could not be had from the hub."""
+
+    code = "MODEL_DOWNLOAD_FAILED"
 
 
 class LaunchFailed(TeiManagerError):

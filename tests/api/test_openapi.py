@@ -21,6 +21,13 @@ FAKES = Path(__file__).parents[1] / "fakes"
 TOKEN = "correct-horse-battery-staple"
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep requests to delete and download models away from this machine's own."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
 def _run(folder: Path, url: str, *flags: str, phases: str) -> None:
     """Run schemathesis in a folder, where it leaves a cache."""
     command = [

@@ -8,7 +8,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from tei_manager import __version__
-from tei_manager.api import instances, problems, system
+from tei_manager.api import instances, models, problems, system
 from tei_manager.api.audit import Audit
 from tei_manager.api.bodies import Bodies
 from tei_manager.api.guard import Guard
@@ -30,6 +30,7 @@ Creates, watches, restarts and removes instances of text embeddings servers.
 
 _TAGS = [
     {"name": "instances", "description": "The servers that embed, rerank and classify."},
+    {"name": "models", "description": "What they serve: in the cache, on the hub, in folders."},
     {"name": "system", "description": "How the whole is."},
 ]
 
@@ -55,6 +56,7 @@ def create_app(manager: Manager) -> FastAPI:
     app.include_router(system.public)
     app.include_router(system.router, dependencies=needed)
     app.include_router(instances.router, dependencies=needed)
+    app.include_router(models.router, dependencies=needed)
     problems.install(app)
     _protect(app, manager.settings.api)
     return app

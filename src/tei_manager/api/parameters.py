@@ -27,7 +27,7 @@ def refuse_unknown(request: Request) -> None:
     Raises:
         ValidationFailed: There is one.
     """
-    path = request.app.openapi()["paths"][request.scope["route"].path]
+    path = request.app.openapi()["paths"][request.scope["route"].path_format]
     parameters = path[request.method.lower()].get("parameters", ())
     known = sorted(each["name"] for each in parameters if each["in"] == "query")
     if unknown := request.query_params.keys() - set(known):

@@ -25,12 +25,21 @@ def check_paths(spec: InstanceSpec, rules: InstancesSettings) -> None:
     Raises:
         ValidationFailed: It names one; the sentence says which setting opens its folder.
     """
-    if not _HUB_ID.fullmatch(spec.model_id) and not _below(spec.model_id, rules.model_dirs):
-        raise ValidationFailed(
-            f"model_id: '{spec.model_id}' is neither a hub id nor in one of [instances] model_dirs"
-        )
+    check_model(spec.model_id, rules)
     if spec.api_key_file is not None and not _below(spec.api_key_file, rules.api_key_dirs):
         raise ValidationFailed("api_key_file: it is not in one of [instances] api_key_dirs")
+
+
+def check_model(model_id: str, rules: InstancesSettings) -> None:
+    """Refuse what is neither an id of the hub nor a folder that is open to requests.
+
+    Raises:
+        ValidationFailed: It is neither.
+    """
+    if not _HUB_ID.fullmatch(model_id) and not _below(model_id, rules.model_dirs):
+        raise ValidationFailed(
+            f"model_id: '{model_id}' is neither a hub id nor in one of [instances] model_dirs"
+        )
 
 
 def _below(name: str, folders: Iterable[Path]) -> bool:

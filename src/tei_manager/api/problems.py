@@ -149,12 +149,13 @@ async def _framework(request: Request, error: Exception) -> JSONResponse:
 
 def _allowed(request: Request) -> list[str]:
     """Return the methods of a path, of which the framework knows only those of one route."""
-    methods = {"HEAD"}
     for template, operations in request.app.openapi()["paths"].items():
-        pattern = re.sub(r"{\w+}", "[^/]+", template)
+        # A model's id may have slashes, so that what can be done with a model comes before it.
+        pattern = re.sub(r"{\w+}", "[^/]+", template.replace("{model_id}", ".+"))
         if re.fullmatch(pattern, request.url.path):
-            methods |= {method.upper() for method in operations}
-    return sorted(methods if "GET" in methods else methods - {"HEAD"})
+            methods = {method.upper() for method in operations}
+            return sorted(methods | {"HEAD"} if "GET" in methods else methods)
+    return []
 
 
 async def _bug(request: Request, error: Exception) -> JSONResponse:

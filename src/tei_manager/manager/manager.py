@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tei_manager.manager.lifecycle import Backoff
+from tei_manager.manager.models import Models
 from tei_manager.manager.registry import Registry
 from tei_manager.manager.reload import reload
 from tei_manager.manager.store import Store
@@ -36,6 +37,7 @@ class Manager:
 
     Attributes:
         registry: All instances; there from `start` on.
+        models: What this machine has and knows of models; there from `start` on.
         workers: The multiplexer workers; there from `start` on.
 
     Ownership:
@@ -43,6 +45,7 @@ class Manager:
     """
 
     registry: Registry
+    models: Models
     workers: Workers
 
     def __init__(
@@ -86,6 +89,8 @@ class Manager:
         )
         self._undo.push_async_callback(self._stop_instances)
         self._undo.push_async_callback(self._stop_workers)
+        self.models = Models(self.registry, self.settings.state.path.parent / "models.json")
+        self._undo.push_async_callback(self.models.close)
         await self.workers.start()
         await self.registry.restore()
         await self.workers.replace_outdated(self._grace)

@@ -38,6 +38,9 @@ _NEVER = frozenset({9000, 9001})
 # the instances that it left are still well. A first probe takes milliseconds.
 _FOUND_LIMIT = 5.0
 
+# Claims the ports of a trial; no instance can have this name.
+_SPARE = "_trial"
+
 # Names whose creations and deletions are counted; above it the oldest is dropped.
 _NAMES_COUNTED = 1000
 
@@ -176,6 +179,22 @@ class Registry:
         metrics_port = spec.prometheus_port or ports.choose(metrics, taken | {port})
         self._claims[spec.name] = port, metrics_port
         return port, metrics_port
+
+    def spare_ports(self) -> tuple[int, int]:
+        """Return ports for a server and its metrics that no instance has or gets.
+
+        Raises:
+            PortAllocationFailed: There are none.
+
+        Ownership:
+            One pair at a time; `return_spare_ports` gives it back.
+        """
+        spec = InstanceSpec(name="trial", model_id="trial")
+        return self._ports(spec.model_copy(update={"name": _SPARE}))
+
+    def return_spare_ports(self) -> None:
+        """Let instances have the ports of `spare_ports` again."""
+        self._claims.pop(_SPARE, None)
 
     def _taken(self, but: str) -> set[int]:
         """Return the ports of all others, those that are given out but not yet written included."""

@@ -124,6 +124,14 @@ class InstancesSettings(Frozen):
     )
 
 
+class ModelsSettings(Frozen):
+    """Models of the Hugging Face cache."""
+
+    min_free_mb: Annotated[int, Field(strict=True, ge=0, le=2**31)] = Field(
+        default=1024, description="Of the disk, MiB; a download that would leave less is refused."
+    )
+
+
 class HealthSettings(Frozen):
     """How often instances are probed."""
 
@@ -162,6 +170,7 @@ class Settings(Frozen):
     api: ApiSettings = ApiSettings()
     grpc: GrpcSettings = GrpcSettings()
     instances: InstancesSettings = Field(default_factory=InstancesSettings)
+    models: ModelsSettings = ModelsSettings()
     health: HealthSettings = HealthSettings()
     state: StateSettings = Field(default_factory=StateSettings)
     log: LogSettings = LogSettings()
