@@ -17,6 +17,12 @@ _COLOURS = {
     "unhealthy": "yellow",
     "failed": "red",
     "stopped": "dim",
+    "verified": "green",
+    "downloaded": "green",
+    "downloading": "cyan",
+    "loading": "cyan",
+    "partial": "yellow",
+    "available": "dim",
 }
 
 # Into a pipe nothing is wrapped or cut: programs read lines.
