@@ -100,6 +100,11 @@ async def test_openapi_document_says_every_path_and_the_error_shape(tmp_path: Pa
         assert set(document["paths"]) == {
             "/health",
             "/metrics",
+            "/models",
+            "/models/{model_id}",
+            "/models/{model_id}/download",
+            "/models/{model_id}/load",
+            "/models/{model_id}/events",
             "/instances",
             "/instances/{name}",
             "/instances/{name}/start",
