@@ -28,8 +28,6 @@ from tei_manager.manager.models_cache import WEIGHTS, cache_folder, repository
 HUB_SECONDS = 5.0
 """How long the hub may take for an answer; it is what people wait for where there is none."""
 
-_PUBLIC = "https://huggingface.co"
-
 # Weights of other frameworks and formats are left out; these few endings are all that is read.
 _SMALL = (".json", ".txt", ".model", ".jinja")
 
@@ -76,8 +74,10 @@ class Hub:
     @classmethod
     def of(cls, environ: Mapping[str, str], min_free: int) -> Hub:
         """Return the hub that the variables of the Hugging Face libraries name."""
+        from huggingface_hub.constants import ENDPOINT
+
         offline = environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-        endpoint = (environ.get("HF_ENDPOINT") or _PUBLIC).rstrip("/")
+        endpoint = (environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
         return cls(endpoint, cache_folder(environ), offline, min_free)
 
 
