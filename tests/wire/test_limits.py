@@ -49,7 +49,7 @@ def test_an_overdrawn_budget_says_which_and_asks_for_calm() -> None:
     budget = AbuseBudget()
     for _ in range(100):
         budget.ping(0.0, 0)
-    with pytest.raises(ProtocolError, match="too many pings") as raised:
+    with pytest.raises(ProtocolError, match="too_many_pings") as raised:
         budget.ping(0.0, 0)
     assert raised.value.code is ErrorCode.ENHANCE_YOUR_CALM
 

@@ -109,7 +109,7 @@ class AbuseBudget:
         if data_frames != self._seen_frames:
             self._seen_frames = data_frames
             self._pings.refill()
-        self._take(self._pings, now, "too many pings")
+        self._take(self._pings, now, "too_many_pings")
 
     def settings(self, now: float) -> None:
         """Pay for a SETTINGS frame (CVE-2019-9515)."""
