@@ -12,10 +12,10 @@ from typing import Any
 import h2.events
 import pytest
 from fake_tei import fake_tei
-from http2_peer import Peer, connect
+from http2_peer import Peer, connect, scripted
 from multiplexer import embed, framed, multiplexer, path, until
 
-from tei_manager.mux import endpoint
+from tei_manager.mux import endpoint, upstream
 from tei_manager.mux.call import Call
 from tei_manager.mux.exchange import Exchange
 from tei_manager.mux.listener import Client
@@ -51,6 +51,30 @@ async def test_a_client_that_does_not_read_and_breaks_http2_is_closed_all_the_sa
         await until(lambda: client not in mux.switch.endpoints)
         await mux.settled()
         writer.close()
+
+
+async def test_an_instance_that_does_not_close_its_side_is_cut_and_nothing_stops_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Our side of an idle connection is closed long before; it must be left alone from then on."""
+    monkeypatch.setattr(upstream, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(endpoint, "CLOSE_SECONDS", 1.5)
+
+    async def deaf(peer: Peer, _number: int) -> None:
+        await peer.start()
+        asked = await peer.next(h2.events.StreamEnded)
+        peer.answer(asked.stream_id, framed(b"hi"))
+        await peer.flush()
+        await asyncio.Event().wait()
+
+    async with scripted(deaf) as instance, multiplexer(("a", instance.port)) as mux:
+        for _ in range(2):
+            async with connect(mux.port) as client:
+                call = client.request(path("Embed"), data=framed(embed()), end=True)
+                await client.flush()
+                assert await client.status(call) == (0, "")
+            await until(lambda: not mux.switch.endpoints, limit=15)
+        assert instance.connections == 2
 
 
 def _has_heard(client: endpoint.Endpoint, octets: int) -> bool:

@@ -22,6 +22,8 @@ from tei_manager.wire.answers import (
 from tei_manager.wire.frames import ErrorCode, StreamError
 from tei_manager.wire.headers import (
     MAX_MEMO,
+    MAX_MEMO_OCTETS,
+    MAX_NEW_FIELDS,
     read_request,
     read_request_trailers,
     server_heads,
@@ -164,6 +166,19 @@ def test_a_known_beginning_gives_what_decoding_gives(
         if indexes:
             known = encoder.encode(common) if not inserts else block(*common)
         indexes = indexes and not inserts
+
+
+def test_what_is_remembered_of_a_client_is_bounded() -> None:
+    """A thousand connections may each say as much as a header list may hold, with new lengths."""
+    reader = server_heads()
+    for number in range(40):
+        many = [(b"x-%d" % n, b"v") for n in range(number % 60)]
+        reader.read(block(*REQUEST, CONTENT, *many))
+        reader.read(block(*REQUEST, CONTENT, (b"x" * (3_000 + number), b"v")))
+    rests = [rest for beginning in reader._beginnings for rest in beginning.rests.items()]
+    assert all(
+        length <= MAX_MEMO_OCTETS and len(slots) <= MAX_NEW_FIELDS for length, slots in rests
+    )
 
 
 answers = st.lists(

@@ -120,7 +120,7 @@ class Endpoint(asyncio.BufferedProtocol):
     def flush(self) -> None:
         """Write what the connection wants written, unless the transport is full."""
         transport, connection = self.transport, self.connection
-        if transport is None:
+        if transport is None or self._close_by:  # our last word is said
             connection.out.clear()
         elif connection.writable or connection.closing:
             out = connection.out

@@ -158,6 +158,7 @@ class Switch:
         self.flush()
 
     def _check(self) -> None:
+        self._timer = self.loop.call_later(CHECK_SECONDS, self._check)  # whatever comes of this one
         self.now = now = monotonic()
         for endpoint in list(self.endpoints):
             endpoint.check(now)
@@ -165,4 +166,3 @@ class Switch:
         self.counters.bytes_out = self.client_traffic.sent
         self.counters.queued = self.backends.waiting()
         self.flush()
-        self._timer = self.loop.call_later(CHECK_SECONDS, self._check)

@@ -149,6 +149,8 @@ class Upstream(Endpoint):
     def check(self, now: float) -> None:
         """Ask an instance that is silent while it has calls; close a connection without any."""
         super().check(now)
+        if self.connection.closing:
+            return
         self._look_at_window()
         options = self.switch.options
         silent = now - self.connection.now

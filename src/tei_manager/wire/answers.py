@@ -81,6 +81,9 @@ _KNOWN_FIELDS = 100
 # How the blocks of a length that were recognised last divide into their fields: digits differ.
 _LAYOUTS: dict[int, deque[Callable[[bytes], tuple[bytes, ...]]]] = {}
 _LAYOUTS_PER_LENGTH = 8
+# TEI's answers have some sixty lengths and ten fields. All layouts together stay below 10 MB.
+_LAYOUTS_OF_LENGTHS = 256
+_LAYOUT_FIELDS = 32
 
 
 def is_plain_answer(block: bytes) -> bool:
@@ -95,7 +98,9 @@ def is_plain_answer(block: bytes) -> bool:
     ends = _divide(block)
     if ends is None:
         return False
-    if len(ends) > 2:  # or `itemgetter` gives no tuple
+    if 2 < len(ends) <= _LAYOUT_FIELDS:  # with less than two fields `itemgetter` gives no tuple
+        if len(_LAYOUTS) >= _LAYOUTS_OF_LENGTHS:
+            _LAYOUTS.clear()
         known = _LAYOUTS.setdefault(len(block), deque(maxlen=_LAYOUTS_PER_LENGTH))
         known.appendleft(itemgetter(*map(slice, ends, ends[1:])))
     return True

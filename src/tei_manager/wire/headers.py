@@ -192,10 +192,15 @@ class HeadReader:
         self._check_generation()
         found = read_request(fields, head)
         if self._decoder.generation == before and found.refusal is None:
-            slots = find_slots(rest, fields, _REQUEST_SPECIAL)
-            if slots is not None and len(rests) < MAX_RESTS:
-                rests[len(rest)] = slots
+            self._learn_rest(beginning, rest, fields)
         return found
+
+    def _learn_rest(self, beginning: Beginning, rest: bytes, fields: list[hpack.Field]) -> None:
+        if len(fields) > MAX_NEW_FIELDS or len(rest) > MAX_MEMO_OCTETS:
+            return
+        slots = find_slots(rest, fields, _REQUEST_SPECIAL)
+        if slots is not None and len(beginning.rests) < MAX_RESTS:
+            beginning.rests[len(rest)] = slots
 
     def _learn(self, block: bytes, fields: list[hpack.Field]) -> None:
         """Remember what a block has in common with the one before it, if that says enough."""
