@@ -32,7 +32,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, or refuse one too many."""
-        super().connection_made(transport)  # type: ignore[arg-type]
+        super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn asks for less
         if len(self.connections) > MAX_CONNECTIONS:
             sentence = f"There are {MAX_CONNECTIONS} connections already; try again later"
             self._end(503, "TOO_MANY_CONNECTIONS", sentence)

@@ -21,7 +21,7 @@ from tei_manager.cli.control import (
     fail,
 )
 from tei_manager.cli.progress import is_busy, path_of, settled
-from tei_manager.cli.terminal import console, cut, duration, state
+from tei_manager.cli.terminal import console, cut, duration, print_all, state
 
 app = typer.Typer(help="Instances of a running manager.", no_args_is_help=True)
 app.command("logs")(logs.logs)
@@ -86,15 +86,8 @@ def show(
     row = settled(control, control.call("GET", path_of(name)), wait, as_json)
     if as_json:
         print(json.dumps(row, indent=2))
-        return
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table.grid(padding=(0, 2))
-    for key, value in row.items():
-        plain = Text("-" if value in (None, "", []) else str(value))
-        grid.add_row(key, state(value) if key == "status" else plain)
-    console().print(grid)
+    else:
+        print_all(row)
 
 
 @app.command("create")

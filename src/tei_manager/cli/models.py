@@ -19,7 +19,7 @@ from tei_manager.cli.control import (
     default_url,
     fail,
 )
-from tei_manager.cli.terminal import console, cut, octets, state
+from tei_manager.cli.terminal import console, cut, octets, print_all, state
 
 app = typer.Typer(help="Models of a running manager.", no_args_is_help=True)
 
@@ -74,15 +74,8 @@ def show(
     row = Control(api, token_file).call("GET", _path(model_id))
     if as_json:
         print(json.dumps(row, indent=2))
-        return
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table.grid(padding=(0, 2))
-    for key, value in row.items():
-        plain = Text("-" if value in (None, "", []) else str(value))
-        grid.add_row(key, state(value) if key == "status" else plain)
-    console().print(grid)
+    else:
+        print_all(row)
 
 
 @app.command("add")

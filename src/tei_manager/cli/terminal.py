@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,6 +47,18 @@ def state(name: str) -> Text:
     from rich.text import Text
 
     return Text(name, style=_COLOURS.get(name, ""))
+
+
+def print_all(row: Mapping[str, Any]) -> None:
+    """Print a row of the API, a line for each key."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    for key, value in row.items():
+        plain = Text("-" if value in (None, "", []) else str(value))
+        grid.add_row(key, state(value) if key == "status" else plain)
+    console().print(grid)
 
 
 def cut(text: str) -> Text:

@@ -136,7 +136,7 @@ def download(hub: Hub, model_id: str, progress: Progress) -> None:
 
 def _download(hub: Hub, model_id: str, progress: Progress) -> None:
     from huggingface_hub import HfApi
-    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     info = HfApi(endpoint=hub.endpoint).model_info(
@@ -212,6 +212,8 @@ def _fetch(hub: Hub, model_id: str, commit: str, name: str, progress: Progress) 
 
 def _fill(blob: Path, url: str, location: str, size: int | None, progress: Progress) -> None:
     from huggingface_hub.file_download import http_get
+
+    # It is public there, though not in the form that type checkers look for.
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     headers = build_hf_headers()

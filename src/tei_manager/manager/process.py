@@ -226,7 +226,9 @@ def _birth(pid: int) -> str:
             boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
             return "" if state in "ZX" else f"{boot} {start}"
         command = ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)]
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        answer = subprocess.run(  # noqa: S603 - a list, of a number and constants
+            command, capture_output=True, text=True, check=False
+        )
         state, _, start = answer.stdout.strip().partition(" ")
         return "" if state.startswith("Z") else start.strip()
     except OSError:

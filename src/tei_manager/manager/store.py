@@ -50,6 +50,7 @@ _COLUMNS = (
     "ordinal, name, spec, created_at, port, prometheus_port, desired, origin, restarts, runtime"
 )
 
+# Statements are put together of constants alone, whatever S608 takes them for; values are bound.
 _SEAL = f"UPDATE instances SET checksum = row_checksum({_COLUMNS}) WHERE ordinal = ?1"  # noqa: S608
 
 # Version 1 had no checksums.

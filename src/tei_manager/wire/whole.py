@@ -74,16 +74,7 @@ def whole_answer(
 ) -> int:
     """Pass on a complete answer to a complete question, if that is what comes next.
 
-    Args:
-        connection: One to an instance.
-        stream_id: Of a HEADERS frame that ends its block and not the stream.
-        data: The chunk that it stands in.
-        start: Where its block begins.
-        stop: Where that ends, and the next frame begins.
-        limit: Where the chunk ends.
-
-    Returns:
-        Where the answer ends; 0 if it has to go frame by frame.
+    Arguments and result are those of `whole_question`, on a connection to an instance.
     """
     body = stop + 9
     if body > limit:
