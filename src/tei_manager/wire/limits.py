@@ -105,6 +105,8 @@ class AbuseBudget:
             now: Seconds.
             data_frames: How many DATA frames were sent so far. A new one makes the bucket full:
                 clients that estimate their bandwidth send a PING for every few of them.
+
+        The words of the refusal are gRPC's (A8): for just these a client pings half as often.
         """
         if data_frames != self._seen_frames:
             self._seen_frames = data_frames
