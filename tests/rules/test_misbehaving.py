@@ -1,8 +1,8 @@
 """Instances that break HTTP/2 or gRPC: the status is right, nothing hangs, others are served.
 
-A row is what the instance writes when it has the whole question (the call is stream 1 and the
-first of its connection), and the status and sentence that the caller gets. After it, the instance
-stays and reads until the multiplexer closes, unless the row says otherwise.
+A row is what the instance writes when it has the whole question; the call is stream 1. Where only
+the call is broken, the row also has the status and how its sentence begins. Then the instance reads
+on until the multiplexer closes.
 """
 
 from __future__ import annotations
@@ -72,36 +72,36 @@ OF_THE_CALL: dict[str, Row] = {
     "window beyond its bound": (frames.window_update(1, 2**31 - 1), 13, ENDED),
     "header list too large": (head(*FINE, (b"x", b"v" * 15_000), (b"y", b"v" * 1_300)), 8, ENDED),
 }
-OF_THE_CONNECTION: dict[str, Row] = {
-    "data on an idle stream": (data(3, b"x"), 14, LOST),
-    "headers on an idle stream": (head(*FINE, stream_id=5), 14, LOST),
-    "headers on an even stream": (head(*FINE, stream_id=2), 14, LOST),
-    "headers on stream 0": (head(*FINE, stream_id=0), 14, LOST),
-    "data on stream 0": (data(0, b"x"), 14, LOST),
-    "push promise": (frame(PUSH_PROMISE, END_HEADERS, 1, bytes(4) + OK_HEAD), 14, LOST),
-    "broken header block": (frame(HEADERS, END_HEADERS, 1, b"\xff\xff\xff\xff\xff\xff"), 14, LOST),
-    "continuation of nothing": (frame(CONTINUATION, END_HEADERS, 1, OK_HEAD), 14, LOST),
-    "ping inside a header block": (frame(HEADERS, 0, 1, OK_HEAD) + frames.ping(bytes(8)), 14, LOST),
-    "frame of 16 KiB and one": (HEAD + data(1, bytes(16_385)), 14, LOST),
-    "padding longer than its frame": (HEAD + frame(0, 8, 1, b"\xffx"), 14, LOST),
-    "connection window beyond its bound": (frames.window_update(0, 2**31 - 1), 14, LOST),
-    "window update of zero": (frames.window_update(1, 0), 14, LOST),
-    "connection window update of zero": (frames.window_update(0, 0), 14, LOST),
-    "window update of three octets": (frame(WINDOW_UPDATE, 0, 1, bytes(3)), 14, LOST),
-    "settings of five octets": (frame(SETTINGS, 0, 0, bytes(5)), 14, LOST),
-    "settings on a stream": (frame(SETTINGS, 0, 1), 14, LOST),
-    "acknowledgement with a payload": (frame(SETTINGS, 1, 0, bytes(6)), 14, LOST),
-    "setting of a window too large": (frames.settings({4: 2**31}), 14, LOST),
-    "setting of a frame too small": (frames.settings({5: 1}), 14, LOST),
-    "server that would push": (frames.settings({2: 1}), 14, LOST),
-    "ping of seven octets": (frame(PING, 0, 0, bytes(7)), 14, LOST),
-    "ping on a stream": (frame(PING, 0, 1, bytes(8)), 14, LOST),
-    "reset of three octets": (frame(RST_STREAM, 0, 1, bytes(3)), 14, LOST),
-    "reset of an idle stream": (frames.rst_stream(7, 8), 14, LOST),
-    "goaway on a stream": (frame(GOAWAY, 0, 1, bytes(8)), 14, LOST),
-    "goaway of seven octets": (frame(GOAWAY, 0, 0, bytes(7)), 14, LOST),
-    "HTTP/1.1 in mid-connection": (b"HTTP/1.1 400 Bad Request\r\n\r\n", 14, LOST),
-    "zeros": (bytes(2_000_000), 14, LOST),
+OF_THE_CONNECTION: dict[str, bytes] = {
+    "data on an idle stream": data(3, b"x"),
+    "headers on an idle stream": head(*FINE, stream_id=5),
+    "headers on an even stream": head(*FINE, stream_id=2),
+    "headers on stream 0": head(*FINE, stream_id=0),
+    "data on stream 0": data(0, b"x"),
+    "push promise": frame(PUSH_PROMISE, END_HEADERS, 1, bytes(4) + OK_HEAD),
+    "broken header block": frame(HEADERS, END_HEADERS, 1, b"\xff\xff\xff\xff\xff\xff"),
+    "continuation of nothing": frame(CONTINUATION, END_HEADERS, 1, OK_HEAD),
+    "ping inside a header block": frame(HEADERS, 0, 1, OK_HEAD) + frames.ping(bytes(8)),
+    "frame of 16 KiB and one": HEAD + data(1, bytes(16_385)),
+    "padding longer than its frame": HEAD + frame(0, 8, 1, b"\xffx"),
+    "connection window beyond its bound": frames.window_update(0, 2**31 - 1),
+    "window update of zero": frames.window_update(1, 0),
+    "connection window update of zero": frames.window_update(0, 0),
+    "window update of three octets": frame(WINDOW_UPDATE, 0, 1, bytes(3)),
+    "settings of five octets": frame(SETTINGS, 0, 0, bytes(5)),
+    "settings on a stream": frame(SETTINGS, 0, 1),
+    "acknowledgement with a payload": frame(SETTINGS, 1, 0, bytes(6)),
+    "setting of a window too large": frames.settings({4: 2**31}),
+    "setting of a frame too small": frames.settings({5: 1}),
+    "server that would push": frames.settings({2: 1}),
+    "ping of seven octets": frame(PING, 0, 0, bytes(7)),
+    "ping on a stream": frame(PING, 0, 1, bytes(8)),
+    "reset of three octets": frame(RST_STREAM, 0, 1, bytes(3)),
+    "reset of an idle stream": frames.rst_stream(7, 8),
+    "goaway on a stream": frame(GOAWAY, 0, 1, bytes(8)),
+    "goaway of seven octets": frame(GOAWAY, 0, 0, bytes(7)),
+    "HTTP/1.1 in mid-connection": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    "zeros": bytes(2_000_000),
 }
 ODD_BUT_ALLOWED: dict[str, bytes] = {
     "unknown frames": frame(0xEE, 0xFF, 1, b"x") + HEAD + BODY + frame(0xEF, 0, 0) + TRAILERS,
@@ -145,6 +145,7 @@ async def outcome(octets: bytes, close: bool = False) -> tuple[int, str]:
         assert (await client.status(neighbour, 10))[0] == 0
         asked = [e for p in bad.peers for e in p.seen if isinstance(e, h2.events.RequestReceived)]
         assert len(asked) == 1  # it may have acted on the call, so nobody asks it again
+        await mux.settled(10)
         return ended
 
 
@@ -155,12 +156,11 @@ async def test_a_call_that_its_instance_breaks_gets_a_status(row: Row) -> None:
     assert (status, text[: len(message)]) == (code, message)
 
 
-@pytest.mark.parametrize("row", OF_THE_CONNECTION.values(), ids=OF_THE_CONNECTION)
-async def test_a_connection_that_its_instance_breaks_is_lost_with_a_cause(row: Row) -> None:
-    octets, code, message = row
-    status, text = await outcome(octets)
-    assert (status, text[: len(message)]) == (code, message)
-    assert len(text) > len(message)
+@pytest.mark.parametrize("octets", OF_THE_CONNECTION.values(), ids=OF_THE_CONNECTION)
+async def test_a_connection_that_its_instance_breaks_is_lost_with_a_cause(octets: bytes) -> None:
+    code, message = await outcome(octets)
+    assert (code, message[: len(LOST)]) == (14, LOST)
+    assert len(message) > len(LOST)
 
 
 @pytest.mark.parametrize("octets", ODD_BUT_ALLOWED.values(), ids=ODD_BUT_ALLOWED)

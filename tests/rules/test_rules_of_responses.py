@@ -1,4 +1,4 @@
-"""Answers of instances and of our own, and what becomes of them: rules 17 to 21."""
+"""Answers of instances and of our own: rules 17 to 21 of docs/testing.md."""
 
 from __future__ import annotations
 
@@ -15,31 +15,10 @@ from tei_manager.grpc.status import Code
 
 pytestmark = pytest.mark.asyncio
 
-HTTP = {
-    400: 13,
-    401: 16,
-    403: 7,
-    404: 12,
-    429: 14,
-    431: 13,
-    502: 14,
-    503: 14,
-    504: 14,
-    201: 2,
-    204: 2,
-    302: 2,
-    405: 2,
-    500: 2,
-    501: 2,
-    599: 2,
-}
-RESETS = {
-    **dict.fromkeys((0x0, 0x1, 0x2, 0x3, 0x4, 0x5, 0x6, 0x9, 0xA, 0xD, 0xE, 0xFFFFFFFF), 13),
-    0x7: 14,
-    0x8: 1,
-    0xB: 8,
-    0xC: 7,
-}
+HTTP = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 431: 13, 502: 14, 503: 14, 504: 14}
+HTTP |= dict.fromkeys((201, 204, 302, 405, 500, 501, 599), 2)
+RESETS = dict.fromkeys((0x0, 0x1, 0x2, 0x3, 0x4, 0x5, 0x6, 0x9, 0xA, 0xD, 0xE, 0xFFFFFFFF), 13)
+RESETS |= {0x7: 14, 0x8: 1, 0xB: 8, 0xC: 7}
 
 
 def each(act: Callable[[Peer, int], None]) -> Script:
