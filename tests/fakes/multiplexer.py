@@ -131,8 +131,9 @@ async def multiplexer(
         worker.drain()
         worker.drain()
         await serving
+        # What the worker froze stays so: the next one would look through all of it again, which
+        # takes most of a second when a thousand tests have run.
         gc.set_threshold(*thresholds)
-        gc.unfreeze()
 
 
 class MultiplexerProcess:
