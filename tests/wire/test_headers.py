@@ -7,18 +7,14 @@ from typing import Any
 
 import hpack as oracle
 import pytest
+from header_views import CONTENT, outcome, travels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire_pair import REQUEST, block
 
 from tei_manager.grpc.status import Code
 from tei_manager.wire import headers, hpack
-from tei_manager.wire.answers import (
-    client_heads,
-    read_response,
-    read_response_trailers,
-    recognise_answer,
-)
+from tei_manager.wire.answers import client_heads, read_response, read_response_trailers
 from tei_manager.wire.frames import ErrorCode, StreamError
 from tei_manager.wire.headers import (
     MAX_MEMO,
@@ -31,8 +27,6 @@ from tei_manager.wire.headers import (
 
 Pairs = tuple[tuple[bytes, bytes], ...]
 
-CONTENT = (b"content-type", b"application/grpc")
-
 
 def fields(*pairs: tuple[bytes, bytes]) -> list[hpack.Field]:
     return [(name, value, hpack.literal(name, value)) for name, value in pairs]
@@ -40,24 +34,6 @@ def fields(*pairs: tuple[bytes, bytes]) -> list[hpack.Field]:
 
 def asked(*pairs: tuple[bytes, bytes]) -> headers.RequestHead:
     return read_request(fields(*REQUEST, *pairs))
-
-
-def travels(forward: bytes) -> list[tuple[bytes, bytes]]:
-    return [
-        (bytes(name), bytes(value)) for name, value in oracle.Decoder().decode(forward, raw=True)
-    ]
-
-
-def shape(head: Any) -> Any:
-    """A head as a value."""
-    return {name: repr(getattr(head, name)) for name in head.__slots__}
-
-
-def outcome(call: Any, *args: Any) -> Any:
-    try:
-        return shape(call(*args))
-    except StreamError as error:
-        return error.code, error.message
 
 
 lines = st.sampled_from(
@@ -179,47 +155,6 @@ def test_what_is_remembered_of_a_client_is_bounded() -> None:
     assert all(
         length <= MAX_MEMO_OCTETS and len(slots) <= MAX_NEW_FIELDS for length, slots in rests
     )
-
-
-answers = st.lists(
-    st.tuples(
-        st.sampled_from([b"x-a", b"date", b"content-type", b"server", b"grpc-status", b"te"]),
-        st.sampled_from([b"", b"0", b"7", b"application/grpc", b"v" * 40, b"\r"]),
-    ),
-    max_size=8,
-)
-
-
-@given(st.lists(answers, min_size=1, max_size=4), st.booleans())
-def test_an_answer_that_is_recognised_says_what_decoding_says(
-    lists: list[list[tuple[bytes, bytes]]], huffman: bool
-) -> None:
-    """Fields become known in one block and are recognised in another."""
-    encoder = oracle.Encoder()
-    encoder.header_table_size = 0
-    for pairs in lists:
-        wire = encoder.encode([(b":status", b"200"), *pairs], huffman=huffman)
-        wire = wire.removeprefix(b"\x20")
-        known = recognise_answer(wire)
-        want = outcome(read_response, hpack.Decoder().decode(wire))
-        if known is not None:
-            assert {**shape(known), "forward": ""} == {**want, "forward": ""}
-            assert travels(known.forward) == pairs
-
-
-@given(st.binary(max_size=60), st.integers(0, 40))
-def test_recognising_raises_nothing_and_takes_nothing_that_is_cut_short(
-    more: bytes, kept: int
-) -> None:
-    answer = hpack.STATUS_200 + block(CONTENT, (b"x-a", b"1"), (b"date", b"today"))
-    read_response(hpack.Decoder().decode(answer))
-    whole = recognise_answer(answer)
-    assert whole is not None
-    assert travels(whole.forward) == [CONTENT, (b"x-a", b"1"), (b"date", b"today")]
-    recognise_answer(b"\x88" + more)
-    part = recognise_answer(answer[:kept])
-    if part is not None:
-        read_response(hpack.Decoder().decode(answer[:kept]))
 
 
 def test_equal_blocks_are_read_once_until_the_table_moves() -> None:

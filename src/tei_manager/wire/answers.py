@@ -4,16 +4,14 @@ Theory
     Of an answer only the status matters here, and the fields that must not travel. Nearly all of
     its fields have one of a few hundred wire forms (TEI's timings are milliseconds), which are
     remembered once they were found sound. A block that is ``:status: 200`` and known forms travels
-    as it stands: nothing of it is decoded. Where its fields lie is remembered by the block's
-    length, so that the common case is a few slices and one question to a set.
+    as it stands: nothing of it is decoded. Cut at its zeros it falls into parts that are mostly
+    known as well, so that the common case is one cut and one question to a set.
 """
 
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Callable
-from operator import itemgetter
+from itertools import pairwise
 
 from tei_manager.grpc.status import Code
 from tei_manager.wire import hpack, metadata
@@ -78,12 +76,12 @@ _PLAIN_OCTETS = 64
 _KNOWN_OCTETS = 2048
 _KNOWN_FIELDS = 100
 
-# How the blocks of a length that were recognised last divide into their fields: digits differ.
-_LAYOUTS: dict[int, deque[Callable[[bytes], tuple[bytes, ...]]]] = {}
-_LAYOUTS_PER_LENGTH = 8
-# TEI's answers have some sixty lengths and ten fields. All layouts together stay below 10 MB.
-_LAYOUTS_OF_LENGTHS = 256
-_LAYOUT_FIELDS = 32
+# Blocks cut at their zeros. A field whose name is spelled out begins with one, so if no other octet
+# of a block is zero, each part is such a field, and with it the next one if that has its name from
+# the static table. Parts of such blocks make a row of known fields in whatever order they come.
+_FIRST_PARTS: set[bytes] = set()
+_PARTS: set[bytes] = set()
+_FIELDS_OF_PART = 2
 
 
 def is_plain_answer(block: bytes) -> bool:
@@ -91,18 +89,19 @@ def is_plain_answer(block: bytes) -> bool:
 
     None of them touches the dynamic table. True is certain, False means only "look closer".
     """
-    layouts = _LAYOUTS.get(len(block), ())
-    for layout in layouts:
-        if _PLAIN.issuperset(layout(block)) and block[0] == _OK:
-            return True
+    first, *parts = block.split(b"\0")
+    if first in _FIRST_PARTS and _PARTS.issuperset(parts):
+        return len(parts) < _KNOWN_FIELDS // _FIELDS_OF_PART and len(block) <= _KNOWN_OCTETS
     ends = _divide(block)
     if ends is None:
         return False
-    if 2 < len(ends) <= _LAYOUT_FIELDS:  # with less than two fields `itemgetter` gives no tuple
-        if len(_LAYOUTS) >= _LAYOUTS_OF_LENGTHS:
-            _LAYOUTS.clear()
-        known = _LAYOUTS.setdefault(len(block), deque(maxlen=_LAYOUTS_PER_LENGTH))
-        known.appendleft(itemgetter(*map(slice, ends, ends[1:])))
+    named = [block[start] == 0 for start in ends[:-1]]
+    if sum(named) == len(parts) and all(one or other for one, other in pairwise(named)):
+        if len(_FIRST_PARTS) + len(_PARTS) >= _PLAIN_ENTRIES:
+            _FIRST_PARTS.clear()
+            _PARTS.clear()
+        _FIRST_PARTS.add(first)
+        _PARTS.update(parts)
     return True
 
 
