@@ -12,6 +12,7 @@ from plain_nodes import PlainNodes
 from safetensors.numpy import save_file
 
 import numpy_encoder
+from tei_manager.engine.checkpoint import weight_files
 from tei_manager.engine.encoder import Encoder, Output
 from tei_manager.engine.graph.nodes import Nodes
 from tei_manager.engine.graph.writer import write_graph
@@ -37,9 +38,7 @@ IDS = [2, 4, 9, 5, 5, 13, 3]
 
 
 def _encoder(model: TinyModel, head: str = "embedding", kind: type[Nodes] = Nodes) -> Encoder:
-    write_graph(
-        model.config, HEAD_OF[head], model.directory / "model.safetensors", model.directory, kind
-    )
+    write_graph(model.config, HEAD_OF[head], weight_files(model.directory), model.directory, kind)
     pad_id = model.config["pad_token_id"]
     return Encoder(model.directory / "model.onnx", HEAD_OF[head], pad_id, threads=1)
 
@@ -153,14 +152,14 @@ def test_what_would_be_computed_wrong_is_refused_by_name(
     change: dict[str, Any], sentence: str, tmp_path: Path
 ) -> None:
     model = write(tmp_path / "m")
-    weights = model.directory / "model.safetensors"
+    weights = [model.directory / "model.safetensors"]
     with pytest.raises(ModelUnusable, match=sentence):
         write_graph(model.config | change, Head.NONE, weights, tmp_path)
 
 
 def test_a_head_that_the_weights_lack_is_refused_by_name(tmp_path: Path) -> None:
     model = write(tmp_path / "m")
-    weights = model.directory / "model.safetensors"
+    weights = [model.directory / "model.safetensors"]
     for head, tensor in ((Head.CLASSIFIER, "pooler.dense"), (Head.MASKED_LM, "cls.predictions")):
         with pytest.raises(ModelUnusable, match=f"The weights lack the tensor '{tensor}"):
             write_graph(model.config, head, weights, tmp_path)
@@ -168,7 +167,7 @@ def test_a_head_that_the_weights_lack_is_refused_by_name(tmp_path: Path) -> None
 
 def test_broken_weights_are_named(tmp_path: Path) -> None:
     model = write(tmp_path / "m")
-    weights = model.directory / "model.safetensors"
-    weights.write_bytes(b"no tensors at all")
+    weights = [model.directory / "model.safetensors"]
+    weights[0].write_bytes(b"no tensors at all")
     with pytest.raises(ModelUnusable, match="Cannot read the weights"):
         write_graph(model.config, Head.NONE, weights, tmp_path)

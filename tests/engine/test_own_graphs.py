@@ -41,7 +41,7 @@ def _publish(model: TinyModel, name: str = "model", dtype: int = TensorProto.FLO
     """Write the model's graph as a repository has it; weights alone are not enough then."""
     folder = model.directory / "onnx"
     folder.mkdir()
-    write_graph(model.config, Head.NONE, model.directory / "model.safetensors", folder)
+    write_graph(model.config, Head.NONE, [model.directory / "model.safetensors"], folder)
     graph = onnx.load(folder / "model.onnx")
     (last,) = graph.graph.output
     if name != "model":

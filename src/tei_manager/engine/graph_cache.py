@@ -13,12 +13,13 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_path
 
+from tei_manager.engine.checkpoint import weight_files
 from tei_manager.engine.kinds import Head
 from tei_manager.engine.model import ModelUnusable, graph_names
 
@@ -46,15 +47,17 @@ def graph_file(directory: Path, architecture: Mapping[str, Any], head: Head, dty
         raise ModelUnusable(
             f"The model in '{directory}' has no {dtype} graph; looked for {', '.join(names)}"
         )
-    weights = directory / "model.safetensors"
-    if not weights.is_file():
+    weights = weight_files(directory)
+    if not weights:
         raise ModelUnusable(
             f"The model in '{directory}' has neither onnx/model.onnx nor model.safetensors"
         )
     return _cached(architecture, head, weights, user_cache_path("tei-manager") / "graphs")
 
 
-def _cached(architecture: Mapping[str, Any], head: Head, weights: Path, root: Path) -> Path:
+def _cached(
+    architecture: Mapping[str, Any], head: Head, weights: Sequence[Path], root: Path
+) -> Path:
     """Return the graph's file below ``root``, built on the first call."""
     place = root / _key(architecture, head, weights)
     if not (place / "model.onnx").is_file():
@@ -68,21 +71,25 @@ def _cached(architecture: Mapping[str, Any], head: Head, weights: Path, root: Pa
     return place / "model.onnx"
 
 
-def _key(architecture: Mapping[str, Any], head: Head, weights: Path) -> str:
+def _key(architecture: Mapping[str, Any], head: Head, weights: Sequence[Path]) -> str:
     """Return the digest of what the graph is made from; 50 ms for 90 MB where SHA is in silicon."""
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
+    digest = hashlib.sha256()
+    for path in weights:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     digest.update(json.dumps([architecture, head.value], sort_keys=True).encode())
     for source in sorted(Path(__file__).with_name("graph").glob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()
 
 
-def _build(architecture: Mapping[str, Any], head: Head, weights: Path, place: Path) -> None:
+def _build(
+    architecture: Mapping[str, Any], head: Head, weights: Sequence[Path], place: Path
+) -> None:
     """Write the graph beside its place and move it there; whoever comes second lets it be."""
     from tei_manager.engine.graph.writer import write_graph
 
-    _log.info("Building the graph of %s", weights.parent)
+    _log.info("Building the graph of %s", weights[0].parent)
     place.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix="draft-", dir=place.parent))
     try:

@@ -21,7 +21,12 @@ _PACKAGED = {
 }
 
 # What the engine can read of a repository beside its graphs; everything else stays where it is.
-_WANTED_FILES = ("*.json", "model.safetensors", "*Dense*/model.safetensors")
+_WANTED_FILES = (
+    "*.json",
+    "model.safetensors",
+    "model-*.safetensors",
+    "*Dense*/model.safetensors",
+)
 
 # What publishers call the graph of a dtype, best first: `transformers.js` and `optimum` name the
 # type, `sentence-transformers` the instructions that it was made for.

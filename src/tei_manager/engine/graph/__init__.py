@@ -1,1 +1,1 @@
-"""ONNX graphs of encoders from ``config.json`` and ``model.safetensors``; see `writer`."""
+"""ONNX graphs of encoders from ``config.json`` and safetensors; see `writer`."""

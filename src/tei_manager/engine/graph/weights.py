@@ -6,7 +6,7 @@ Names differ between checkpoints of one family: with or without the family's pre
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,16 +18,15 @@ Tensor = NDArray[np.float32]
 
 
 class Weights:
-    """The tensors of an open safetensors file.
+    """The tensors of open safetensors files.
 
     Args:
-        file: As `safetensors.safe_open` gives it; open as long as this object is used.
+        files: As `safetensors.safe_open` gives them; open as long as this object is used.
         prefix: What may stand before a name.
     """
 
-    def __init__(self, file: Any, prefix: str) -> None:
-        self._file = file
-        self._names = set(file.keys())
+    def __init__(self, files: Iterable[Any], prefix: str) -> None:
+        self._files = {name: file for file in files for name in file.keys()}  # noqa: SIM118 - no dict
         self._prefix = prefix
 
     def __call__(self, name: str) -> Tensor:
@@ -39,7 +38,7 @@ class Weights:
         found = self._find(name)
         if found is None:
             raise ModelUnusable(f"The weights lack the tensor '{name}'")
-        tensor = np.asarray(self._file.get_tensor(found), dtype=np.float32)
+        tensor = np.asarray(self._files[found].get_tensor(found), dtype=np.float32)
         if tensor.ndim not in (1, 2):
             raise ModelUnusable(f"The tensor '{found}' has the shape {list(tensor.shape)}")
         return tensor
@@ -49,7 +48,7 @@ class Weights:
 
     def _find(self, name: str) -> str | None:
         return next(
-            (spelling for spelling in self._spellings(name) if spelling in self._names), None
+            (spelling for spelling in self._spellings(name) if spelling in self._files), None
         )
 
     def _spellings(self, name: str) -> Iterator[str]:

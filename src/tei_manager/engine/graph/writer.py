@@ -1,4 +1,4 @@
-"""Write the ONNX graph of an encoder from ``config.json`` and ``model.safetensors``.
+"""Write the ONNX graph of an encoder from ``config.json`` and safetensors.
 
 A published repository that has no ONNX file has weights and a description; this package joins
 them. `families` knows what the tensors are called, `layers` and `heads` what is computed, `nodes`
@@ -17,12 +17,13 @@ Exactness
     same graph without fused operators, in ``tests/engine/test_graph.py``.
 
 Known limits
-    Absolute positions or MPNet's distances; no decoder; a checkpoint in one file.
+    Absolute positions or MPNet's distances; no decoder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ _IR_VERSION = 9
 def write_graph(
     architecture: Mapping[str, Any],
     head: Head,
-    weights: Path,
+    weights: Sequence[Path],
     target: Path,
     kind: type[Nodes] = Nodes,
 ) -> None:
@@ -55,7 +56,7 @@ def write_graph(
     Args:
         architecture: The model's ``config.json``.
         head: What stands on top of the encoder.
-        weights: Its ``model.safetensors``.
+        weights: Its files of tensors, as `checkpoint.weight_files` finds them.
         target: An existing directory.
         kind: By which operators; tests give a kind without fused ones.
 
@@ -66,13 +67,17 @@ def write_graph(
     """
     family = _family(architecture)
     try:
-        with safe_open(weights, "np") as file, (target / "weights.bin").open("wb") as data:
-            nodes = kind(Weights(file, family.prefix), _epsilon(architecture), data)
+        with ExitStack() as stack:
+            data = stack.enter_context((target / "weights.bin").open("wb"))
+            files = [stack.enter_context(safe_open(path, "np")) for path in weights]
+            nodes = kind(Weights(files, family.prefix), _epsilon(architecture), data)
             model = _model(architecture, family, head, nodes)
     except SafetensorError as error:
-        raise ModelUnusable(f"Cannot read the weights in '{weights}': {error}") from error
+        raise ModelUnusable(f"Cannot read the weights in '{weights[0]}': {error}") from error
     except (ValueError, IndexError) as error:  # NumPy's: shapes that cannot be joined
-        raise ModelUnusable(f"The weights in '{weights}' do not fit together: {error}") from error
+        raise ModelUnusable(
+            f"The weights in '{weights[0].parent}' do not fit together: {error}"
+        ) from error
     onnx.save(model, target / "model.onnx")
 
 
