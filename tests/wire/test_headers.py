@@ -171,7 +171,7 @@ def test_a_peer_cannot_fill_the_memory_with_blocks_to_remember() -> None:
         reader.read(block(*REQUEST, (b"x-number", b"%d" % number)))
         reader.read(block(*REQUEST, (b"x-long", b"%d" % number + b"v" * 10_000)))
         reader.read_trailers(block((b"x-number", b"%d" % number)))
-    for memo in (reader._memo, reader._trailers_memo):
+    for memo in (reader._memo, reader.trailers_memo):
         assert len(memo) <= MAX_MEMO
         held = sum(len(wire) + len(head.forward) for wire, head in memo.items())
         assert held <= MAX_MEMO * headers.MAX_MEMO_OCTETS

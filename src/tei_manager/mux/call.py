@@ -213,10 +213,8 @@ class Call:
         backend = switch.backends[route.name]
         switch.counters.routed(route.name, method.label)
         deadline = self.deadline if head.timeout is not None else None
-        exchange = Exchange(backend, self, backend.block(method) + head.forward, deadline)
-        self.exchange = exchange
-        if question:
-            exchange.send(question, True)
+        block = backend.block(method) + head.forward
+        self.exchange = exchange = Exchange(backend, self, block, deadline, question)
         backend.submit(exchange)
 
     def send(self, data: bytes, end: bool) -> None:
@@ -261,11 +259,12 @@ class Call:
         if self.reader is not None:
             switch.pool.queued -= self.reader.held
             self.reader = None
-        switch.finished(self.method.label, code, switch.now - self.started)
-        if self.exchange is not None:
-            self.exchange.cancel()
-        else:
+        switch.counters.finished(self.method.label, code, switch.now - self.started)
+        exchange = self.exchange
+        if exchange is None:
             self.connection.release_slot()
+        elif not exchange.over:
+            exchange.cancel()
 
     def _hold_metadata(self, octets: int) -> None:
         """Count metadata that is kept while the call lasts; see `listener.MAX_METADATA`."""

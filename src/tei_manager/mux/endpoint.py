@@ -86,9 +86,20 @@ class Endpoint(asyncio.BufferedProtocol):
         return _BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Act on what was read."""
+        """Act on what was read, and before that on what an earlier turn left over."""
         self.traffic.received += nbytes
-        self._receive(_VIEW[:nbytes].tobytes())
+        data = _VIEW[:nbytes].tobytes()
+        connection, switch = self.connection, self.switch
+        switch.now = now = monotonic()
+        try:
+            connection.receive(data, now)
+        except Exception:
+            logger.exception("a bug in the switch ended a connection: %r", connection)
+            connection.fail(ErrorCode.INTERNAL_ERROR, "internal error")
+        switch.flush_soon()
+        if connection.backlog:
+            self._pause()
+            switch.loop.call_soon(self._go_on)
 
     def eof_received(self) -> bool:
         """Treat a half-closed connection as a closed one: HTTP/2 has no use for it."""
@@ -181,24 +192,11 @@ class Endpoint(asyncio.BufferedProtocol):
         """Clients answer nothing."""
         return False
 
-    def _receive(self, data: bytes) -> None:
-        connection = self.connection
-        self.switch.now = now = monotonic()
-        try:
-            connection.receive(data, now)
-        except Exception:
-            logger.exception("a bug in the switch ended a connection: %r", connection)
-            connection.fail(ErrorCode.INTERNAL_ERROR, "internal error")
-        self.switch.flush_soon()
-        if connection.backlog:
-            self._pause()
-            self.switch.loop.call_soon(self._go_on)
-
     def _go_on(self) -> None:
         """Parse what one turn left over, before anything more is read."""
         if self.transport is None or self.transport.is_closing():
             return
-        self._receive(b"")
+        self.buffer_updated(0)
         self._regulate()
 
     def _regulate(self) -> None:

@@ -66,6 +66,7 @@ class Exchange:
         block: The request's header block, without grpc-timeout.
         deadline: When the *caller's* time is up, on the monotonic clock; sent to the instance as
             what is left of it. None if the caller set none.
+        question: All that the instance is asked, if that is known already; else `send` follows.
     """
 
     __slots__ = (
@@ -84,7 +85,14 @@ class Exchange:
         "stream",
     )
 
-    def __init__(self, backend: Backend, sink: Sink, block: bytes, deadline: float | None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        sink: Sink,
+        block: bytes,
+        deadline: float | None,
+        question: bytes = b"",
+    ) -> None:
         self.backend = backend
         self.sink: Sink | None = sink
         self.block = block
@@ -92,12 +100,12 @@ class Exchange:
         self.endpoint: Upstream | None = None
         self.stream: Stream | None = None
         self.answered = False
-        self.ended = False
+        self.ended = bool(question)
         self.over = False
         self.is_gone = False
         self.retried = False
-        self._replay: list[bytes] | None = []
-        self._held = 0
+        self._replay: list[bytes] | None = [question] if question else []
+        self._held = len(question)
         backend.in_flight += 1
 
     def __repr__(self) -> str:

@@ -55,7 +55,7 @@ class Client(Endpoint):
     def on_request(self, stream: Stream, head: RequestHead, end: bool) -> None:
         """Give a call to who serves it, or refuse it."""
         switch = self.switch
-        if not _is_grpc(head):
+        if (head.content_type != _GRPC or head.method != b"POST") and not _is_grpc(head):
             stream.owner = http = NotGrpc(switch, self.connection, stream)
             if end:
                 http.on_data(b"", True)
@@ -156,7 +156,7 @@ class Client(Endpoint):
         self.connection.send_headers(stream, block, True)
         self.connection.release_slot()
         self.switch.rejected(error.code.name.lower(), error.code)
-        self.switch.finished(label, error.code, 0.0)
+        self.switch.counters.finished(label, error.code, 0.0)
 
 
 def _streaming(kind: Kind) -> type[Call]:
@@ -175,8 +175,6 @@ def _short(message: str) -> StatusError:
 def _is_grpc(head: RequestHead) -> bool:
     """Say whether a request is a gRPC call: ``application/grpc``, alone or with +… or ;…."""
     content_type = head.content_type
-    if content_type == _GRPC and head.method == b"POST":
-        return True
     if head.refusal is not None and not head.path:
         return True  # its headers were too many to be read, and get the status that says so
     begins_so = content_type[: len(_GRPC) + 1] in (_GRPC, _GRPC + b"+", _GRPC + b";")

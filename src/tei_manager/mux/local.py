@@ -141,7 +141,7 @@ class LocalCall:
         method, self._method = self._method, _OVER  # or each would keep the other alive
         method.on_cancel()
         self._connection.release_slot()
-        self.switch.finished("local", code, 0.0)
+        self.switch.counters.finished("local", code, 0.0)
 
 
 class _Over:

@@ -134,11 +134,6 @@ class Switch:
         while dirty:
             dirty.pop().flush()
 
-    def finished(self, label: str, code: int, seconds: float) -> None:
-        """Count a call that is over."""
-        self.counters.in_flight -= 1
-        self.counters.finished(label, code, seconds)
-
     def rejected(self, reason: str, code: Code) -> None:
         """Count a call that was refused before it had a method or an instance."""
         self.counters.reject(reason)

@@ -97,7 +97,7 @@ class Counters:
             self._routed.setdefault(instance, {})[label] = 1
 
     def finished(self, label: str, code: int, seconds: float) -> None:
-        """Count a call that is over.
+        """Count a call that is over, and in flight no more.
 
         Args:
             label: The method's `grpc.methods.Method.label`.
@@ -107,6 +107,7 @@ class Counters:
         method = self._methods.get(label)
         if method is None:
             method = self._methods[label] = _Method()
+        self.in_flight -= 1
         method.buckets[bisect_left(BUCKETS, seconds)] += 1
         method.seconds += seconds
         codes = method.codes

@@ -232,7 +232,7 @@ class Connection(ControlHalf):
             start, stop = self._unpad(data, start, stop)
             self.credit(stream, size - (stop - start))
         if start < stop:
-            self.budget.useful_frame()
+            self.budget.empty_frames = 0
         elif not end:
             self.budget.empty_frame()
         if stream.expected >= 0 and not self._counts(stream, stop - start, end):
@@ -244,7 +244,7 @@ class Connection(ControlHalf):
 
     def take_data(self, size: int) -> None:
         """Count flow-controlled octets that came with sound frames, and give window for them."""
-        self.budget.useful_frame()
+        self.budget.empty_frames = 0
         self.recv_window -= size
         if self.recv_window <= CONNECTION_WINDOW // 2:
             self._refill()

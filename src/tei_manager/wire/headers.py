@@ -100,6 +100,8 @@ class HeadReader:
         build: `read_request` or `read_response`.
         build_trailers: The same for the second block of a stream.
         recognise: Reads the common form of a first block without decoding it, or gives None.
+
+    ``trailers_memo`` holds what `read_trailers` found in a block, by its bytes.
     """
 
     def __init__(
@@ -113,7 +115,7 @@ class HeadReader:
         self._build = build
         self._build_trailers = build_trailers
         self._memo: dict[bytes, Any] = {}
-        self._trailers_memo: dict[bytes, Any] = {}
+        self.trailers_memo: dict[bytes, Any] = {}
         self._beginnings: list[Beginning] = []
         self._last = b""
         self._lessons = MAX_LESSONS
@@ -141,14 +143,10 @@ class HeadReader:
 
     def read_trailers(self, block: bytes) -> Any:
         """Return the head of a stream's second block; raises as `read` does."""
-        head = self._trailers_memo.get(block)
+        head = self.trailers_memo.get(block)
         if head is not None:
             return head
-        return self._decode(block, self._trailers_memo, self._build_trailers)
-
-    def known_trailers(self, block: bytes) -> Any:
-        """Return what `read_trailers` gives if it is remembered, else None."""
-        return self._trailers_memo.get(block)
+        return self._decode(block, self.trailers_memo, self._build_trailers)
 
     def skip(self, block: bytes) -> None:
         """Decode a block that nobody wants, so that the dynamic table stays in step."""
@@ -220,7 +218,7 @@ class HeadReader:
         if self._decoder.generation != self._generation:
             self._generation = self._decoder.generation
             self._memo.clear()
-            self._trailers_memo.clear()
+            self.trailers_memo.clear()
             self._beginnings.clear()
             self._last = b""
             self._lessons = MAX_LESSONS

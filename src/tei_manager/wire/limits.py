@@ -59,10 +59,12 @@ class TokenBucket:
 
 
 class AbuseBudget:
-    """The budgets of one connection. Each method takes from one, or raises `ProtocolError`."""
+    """The budgets of one connection. Each method takes from one, or raises `ProtocolError`.
+
+    ``empty_frames`` counts those in a row: whoever sees a useful one sets it to 0.
+    """
 
     __slots__ = (
-        "_empty_frames",
         "_glitches",
         "_local_resets",
         "_overhead",
@@ -73,6 +75,7 @@ class AbuseBudget:
         "_seen_frames",
         "_settings",
         "_window_updates",
+        "empty_frames",
     )
 
     def __init__(self) -> None:
@@ -85,7 +88,7 @@ class AbuseBudget:
         self._priorities = TokenBucket(200, 50)
         self._glitches = TokenBucket(900, 100)
         self._refusals = TokenBucket(100, 10)
-        self._empty_frames = 0
+        self.empty_frames = 0
         self._overhead = 0
         self._seen_frames = 0
         self._window_updates = 0
@@ -131,13 +134,9 @@ class AbuseBudget:
 
     def empty_frame(self) -> None:
         """Pay for a DATA or CONTINUATION frame that is empty and ends nothing (CVE-2019-9518)."""
-        self._empty_frames += 1
-        if self._empty_frames > MAX_EMPTY_FRAMES:
+        self.empty_frames += 1
+        if self.empty_frames > MAX_EMPTY_FRAMES:
             raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "too many empty frames")
-
-    def useful_frame(self) -> None:
-        """Note a DATA frame with bytes in it: only *consecutive* empty frames are an attack."""
-        self._empty_frames = 0
 
     def overhead(self, padding: int, received: int) -> None:
         """Pay for a DATA frame that is padded, or smaller than any message.

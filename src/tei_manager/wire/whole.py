@@ -91,7 +91,7 @@ def whole_answer(
     if size > DEFAULT_MAX_FRAME or end - tail > DEFAULT_MAX_FRAME:
         return 0
     answer = data[start:stop]
-    trailers = connection.heads.known_trailers(data[tail:end])
+    trailers = connection.heads.trailers_memo.get(data[tail:end])
     if trailers is None or trailers.grpc_status != Code.OK or not is_plain_answer(answer):
         return 0
     question = connection.streams.get(stream_id)
