@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h2.events
 from http2_peer import Peer, Scripted, answer_all, connect, fields, scripted
@@ -68,7 +68,7 @@ async def serve(peer: Peer, _number: int) -> None:
 
 
 @asynccontextmanager
-async def between(script: Script = serve, **options: float) -> AsyncIterator[Between]:
+async def between(script: Script = serve, **options: Any) -> AsyncIterator[Between]:
     """Run all three; at the end the multiplexer must hold nothing of any call."""
     async with scripted(script) as instance, multiplexer(("a", instance.port), **options) as mux:
         async with connect(mux.port) as client:

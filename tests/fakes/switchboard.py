@@ -84,10 +84,9 @@ def cut(wire: bytes, at: Sequence[int]) -> list[bytes]:
 class Board:
     """A switch with one client and one instance, "a"; `close` it."""
 
-    def __init__(self) -> None:
-        self.switch = Switch(
-            asyncio.get_running_loop(), Options(request_timeout_secs=0), Counters()
-        )
+    def __init__(self, **options: Any) -> None:
+        limits = Options(request_timeout_secs=0, **options)
+        self.switch = Switch(asyncio.get_running_loop(), limits, Counters())
         self.switch.apply(RouteTable(1, [Route("a", port=1)]))
         self.up, self.down = Pipe(), Pipe()
         self.instance = Upstream(self.switch, self.switch.backends["a"])

@@ -164,13 +164,14 @@ def test_the_python_example_of_the_readme_prints_embeddings_as_it_stands(served:
         (0, "384\n"),
         (1, ""),
         (2, "200 vectors of 384\n"),
-        (3, "NOT_FOUND Instance 'no-such-instance' not found\n"),
+        (3, "UNIMPLEMENTED\n"),
+        (4, "NOT_FOUND Instance 'no-such-instance' not found\n"),
     ],
-    ids=["one call", "keep-alive", "stream", "retries"],
+    ids=["one call", "keep-alive", "stream", "other service", "retries"],
 )
 def test_examples_for_clients_run_as_they_stand(served: Path, number: int, output: str) -> None:
     programs = blocks("docs/clients.md", "python")
-    assert len(programs) == 4
+    assert len(programs) == 5
     assert run(programs[number], served) == output
 
 

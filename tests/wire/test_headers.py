@@ -170,10 +170,11 @@ def test_a_peer_cannot_fill_the_memory_with_blocks_to_remember() -> None:
     for number in range(3 * MAX_MEMO):
         reader.read(block(*REQUEST, (b"x-number", b"%d" % number)))
         reader.read(block(*REQUEST, (b"x-long", b"%d" % number + b"v" * 10_000)))
+        reader.read(block(*REQUEST, (b"grpc-encoding", b"%d" % number + b"v" * 10_000)))
         reader.read_trailers(block((b"x-number", b"%d" % number)))
     for memo in (reader._memo, reader.trailers_memo):
         assert len(memo) <= MAX_MEMO
-        held = sum(len(wire) + len(head.forward) for wire, head in memo.items())
+        held = sum(len(w) + len(head.forward) + len(head.opaque) for w, head in memo.items())
         assert held <= MAX_MEMO * headers.MAX_MEMO_OCTETS
 
 

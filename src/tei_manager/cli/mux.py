@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from tei_manager.routes import Route
+
+
+class Passthrough(StrEnum):
+    """What becomes of calls of methods that are not ours."""
+
+    NONE = "none"
+    ANY = "any"
+
+
+PASSTHROUGH_HELP = "any: calls of other methods go to the instance that their metadata names."
 
 
 def mux(
@@ -24,6 +35,7 @@ def mux(
     request_timeout_secs: Annotated[float, typer.Option(min=0, help="0 = none.")] = 30,
     max_message_mb: Annotated[int, typer.Option(min=1)] = 64,
     memory_limit_mb: Annotated[int, typer.Option(min=1)] = 512,
+    passthrough: Annotated[Passthrough, typer.Option(help=PASSTHROUGH_HELP)] = Passthrough.NONE,
 ) -> None:
     """Route calls to servers that are already running, without a manager."""
     from tei_manager.mux.worker import become_standalone
@@ -39,6 +51,7 @@ def mux(
         "request_timeout_secs": request_timeout_secs,
         "max_message_mb": max_message_mb,
         "memory_limit_mb": memory_limit_mb,
+        "passthrough": passthrough.value,
     }
     exporter = parse_address(metrics, "--metrics") if metrics else None
     become_standalone(parse_address(listen, "--listen"), table, options, exporter)

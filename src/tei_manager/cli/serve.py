@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tei_manager.cli.mux import PASSTHROUGH_HELP, Passthrough
+
 
 def serve(
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Settings, TOML.")] = None,
@@ -14,6 +16,7 @@ def serve(
     api_port: Annotated[int | None, typer.Option(help="Port of the control API.")] = None,
     grpc_host: Annotated[str | None, typer.Option(help="Address of the multiplexer.")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="Port of the multiplexer.")] = None,
+    passthrough: Annotated[Passthrough | None, typer.Option(help=PASSTHROUGH_HELP)] = None,
     state: Annotated[Path | None, typer.Option(help="State file.")] = None,
     log_dir: Annotated[Path | None, typer.Option(help="Folder of the instances' logs.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning, error.")] = None,
@@ -31,6 +34,7 @@ def serve(
         ("api", "port"): api_port,
         ("grpc", "host"): grpc_host,
         ("grpc", "multiplexer_port"): grpc_port,
+        ("grpc", "passthrough"): passthrough and passthrough.value,
         ("state", "path"): state,
         ("instances", "log_dir"): log_dir,
         ("log", "level"): log_level,

@@ -163,4 +163,5 @@ _WORKER_OPTIONS = (
     "request_timeout_secs",
     "max_message_mb",
     "memory_limit_mb",
+    "passthrough",
 )

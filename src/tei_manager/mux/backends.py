@@ -82,8 +82,16 @@ class Backend:
         """Return the request header block of a method, ready encoded; metadata goes behind it."""
         block = self._blocks.get(method)
         if block is None:
-            block = self._blocks[method] = _encode_block(self.route, method)
+            opening = self.opening(method.backend_path.encode())
+            block = self._blocks[method] = opening + _PLAIN_MESSAGES
         return block
+
+    def opening(self, path: bytes) -> bytes:
+        """Return how the header block of a request for any path begins.
+
+        How its messages are coded goes behind it, and then the metadata.
+        """
+        return _encode_opening(self.route, path)
 
     def submit(self, exchange: Exchange) -> None:
         """Give a call a stream, at once or when there is one; may fail it."""
@@ -209,16 +217,18 @@ class Backend:
         return f"cannot connect to instance '{name}' at {address}: {cause}"
 
 
-def _encode_block(route: Route, method: Method) -> bytes:
+_PLAIN_MESSAGES = hpack.literal(b"grpc-accept-encoding", b"identity") + CONTENT_TYPE
+
+
+def _encode_opening(route: Route, path: bytes) -> bytes:
     fields = [
         (b":method", b"POST"),
         (b":scheme", b"http"),
-        (b":path", method.backend_path.encode()),
+        (b":path", path),
         (b":authority", route.address.encode()),
         (b"te", b"trailers"),
-        (b"grpc-accept-encoding", b"identity"),
     ]
-    block = b"".join(hpack.literal(name, value) for name, value in fields) + CONTENT_TYPE
+    block = b"".join(hpack.literal(name, value) for name, value in fields)
     if route.api_key:
         bearer = f"Bearer {route.api_key}".encode()
         block += hpack.literal(b"authorization", bearer, never_indexed=True)

@@ -28,6 +28,7 @@ from tei_manager.wire.headers import ANSWER, RequestHead, status_trailers
 from tei_manager.wire.stream import NOBODY, Stream
 
 if TYPE_CHECKING:
+    from tei_manager.mux.backends import Backend
     from tei_manager.mux.switch import Switch
 
 
@@ -213,9 +214,13 @@ class Call:
         backend = switch.backends[route.name]
         switch.counters.routed(route.name, method.label)
         deadline = self.deadline if head.timeout is not None else None
-        block = backend.block(method) + head.forward
+        block = self.block(backend) + head.forward
         self.exchange = exchange = Exchange(backend, self, block, deadline, question)
         backend.submit(exchange)
+
+    def block(self, backend: Backend) -> bytes:
+        """Return the header block of the request to an instance, less the metadata."""
+        return backend.block(self.method)
 
     def send(self, data: bytes, end: bool) -> None:
         """Send octets to the instance, if the call still goes there."""

@@ -12,6 +12,7 @@ from tei_manager.mux.call import Call
 from tei_manager.mux.endpoint import CLOSE_SECONDS, Endpoint
 from tei_manager.mux.local import SERVICES, LocalCall
 from tei_manager.mux.not_grpc import NotGrpc
+from tei_manager.mux.opaque import OpaqueRelay, passes
 from tei_manager.mux.relay import Relay
 from tei_manager.mux.switch import Switch
 from tei_manager.wire.frames import ErrorCode
@@ -81,6 +82,8 @@ class Client(Endpoint):
             stream.owner = local
             if end:
                 local.on_data(b"", True)
+        elif switch.options.passthrough == "any" and passes(head.path or b""):
+            OpaqueRelay(switch, self.connection, stream, head).begin(end)
         else:
             shown = (head.path or b"").decode("utf-8", "replace")[:128]
             message = f"Method '{shown}' is not served here"

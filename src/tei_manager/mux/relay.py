@@ -55,7 +55,7 @@ class Relay(Call):
     def on_answer(self, head: ResponseHead) -> None:
         """Pass on the initial metadata."""
         self.answered = True
-        self.connection.send_headers(self.stream, STATUS_200 + head.forward, False)
+        self.connection.send_headers(self.stream, self.beginning(head), False)
 
     def on_bytes(self, data: bytes) -> None:
         """Pass on part of the answer."""
@@ -79,9 +79,13 @@ class Relay(Call):
         if self.is_late(code):
             self.refuse(Code.DEADLINE_EXCEEDED, "")
             return
-        block = head.forward if self.answered else STATUS_200 + head.forward
+        block = head.forward if self.answered else self.beginning(head)
         self.connection.send_headers(self.stream, block, True)
         self.finish(code)
+
+    def beginning(self, head: ResponseHead) -> bytes:
+        """Return how the answer to the client begins."""
+        return STATUS_200 + head.forward
 
     def _split_run(self, data: bytes, wrapped: bool) -> tuple[int, bytes] | None:
         """Cut a chunk into messages like those before, if that is all it has."""

@@ -59,6 +59,8 @@ class Options:
     long a client may read nothing from its socket while something waits there before its
     connection ends; with open sockets and shut windows it has ``client_idle_secs``. (These
     defaults: rows A14, A15 and A18 of the attacks that the wire is tested with.)
+    ``passthrough`` says what becomes of calls of methods that are not ours: "none" is refused,
+    "any" goes to the instance that the metadata names, as it comes.
     """
 
     max_parallel_streams: int = 1024
@@ -74,6 +76,7 @@ class Options:
     first_message_secs: float = 30.0
     client_idle_secs: float = 300.0
     send_timeout_secs: float = 30.0
+    passthrough: str = "none"
 
 
 class Switch:

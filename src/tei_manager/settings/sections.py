@@ -77,6 +77,11 @@ class GrpcSettings(Frozen):
     default_instance: str = Field(
         default="", description="Where TEI's own clients go that name no instance."
     )
+    passthrough: Literal["none", "any"] = Field(
+        default="none",
+        description="none, or any: calls of methods that are neither TEI's nor the multiplexer's "
+        "go, as they come, to the instance that their metadata names.",
+    )
     workers: Annotated[int, Field(strict=True, ge=1, le=64)] = Field(
         default=1, description="Processes that carry the calls."
     )

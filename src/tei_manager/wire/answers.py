@@ -22,9 +22,11 @@ class ResponseHead:
     """What a response's header block or trailers say.
 
     ``status`` is the HTTP status, 0 in trailers; ``grpc_status`` is None where there is none.
+    ``opaque`` has what travels only in an answer whose question went as it came: which encodings
+    the instance can unpack.
     """
 
-    __slots__ = ("forward", "grpc_status", "status")
+    __slots__ = ("forward", "grpc_status", "opaque", "status")
 
     # Requests alone are held to their content-length; a response's body is gRPC's own business.
     content_length = -1
@@ -33,6 +35,7 @@ class ResponseHead:
         self.status = 0
         self.grpc_status: int | None = None
         self.forward = b""
+        self.opaque = b""
 
 
 _STATUS = re.compile(rb"[1-9][0-9][0-9]")
@@ -147,6 +150,8 @@ def _read_answer(head: ResponseHead, fields: Fields) -> None:
     for name, value, wire in fields:
         if wire in _PLAIN or _read_answer_field(head, name, value, wire):
             travels.append(wire)
+        elif name == b"grpc-accept-encoding":
+            head.opaque += wire
     head.forward = b"".join(travels)
 
 

@@ -51,6 +51,7 @@ class RequestHead:
 
     ``timeout`` is grpc-timeout in seconds, ``content_length`` is -1 where there is none, and
     ``targets`` holds the ``x-tei-*`` fields, which route native calls and do not travel.
+    ``opaque`` has the fields of `metadata.OF_MESSAGES`, for calls that nobody looks into.
     """
 
     __slots__ = (
@@ -61,6 +62,7 @@ class RequestHead:
         "forward",
         "host",
         "method",
+        "opaque",
         "path",
         "refusal",
         "scheme",
@@ -80,6 +82,7 @@ class RequestHead:
         self.timeout: float | None = None
         self.targets: dict[bytes, bytes] = {}
         self.forward = b""
+        self.opaque = b""
         self.refusal: StatusError | None = None
 
     def copy(self) -> RequestHead:
@@ -89,7 +92,7 @@ class RequestHead:
         head.authority, head.host, head.timeout = self.authority, self.host, self.timeout
         head.content_type, head.content_length = self.content_type, self.content_length
         head.encoding, head.targets = self.encoding, self.targets.copy()
-        head.forward, head.refusal = self.forward, self.refusal
+        head.forward, head.opaque, head.refusal = self.forward, self.opaque, self.refusal
         return head
 
 
@@ -165,7 +168,7 @@ class HeadReader:
             self._check_generation()
             return build(fields)
         head = build(fields)
-        if len(block) + len(head.forward) <= MAX_MEMO_OCTETS:
+        if len(block) + len(head.forward) + len(head.opaque) <= MAX_MEMO_OCTETS:
             if len(memo) >= MAX_MEMO:
                 memo.clear()
             memo[block] = head
@@ -282,6 +285,8 @@ def read_request(fields: Fields, beginning: RequestHead | None = None) -> Reques
                 malformed("two host fields")
             head.host = value
         else:
+            if name in metadata.OF_MESSAGES:
+                head.opaque += wire
             _read_special(head, name, value)
     if head.method is None or not head.scheme or not head.path:
         malformed("a request needs :method, :scheme and :path")

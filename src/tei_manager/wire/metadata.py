@@ -48,6 +48,9 @@ DROPPED_FROM_RESPONSES = frozenset(
 )
 """Names that stay behind on the way to a client, beside `CONNECTION_SPECIFIC`."""
 
+OF_MESSAGES = frozenset((b"content-type", b"grpc-encoding", b"grpc-accept-encoding"))
+"""Names that say how messages are coded. They travel where messages travel as they came."""
+
 # A token of RFC 9110 5.6.2 without capital letters (RFC 9113 8.2.1).
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _MEMO_ENTRIES = 1024  # names that callers use; more are an attack, which costs it only time
