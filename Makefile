@@ -53,7 +53,7 @@ report: $(VENV)/.bench-ready ## Measure conformance, floods and faults beside th
 bench-engine: $(VENV)/.dev-ready $(TORCH_VENV)/.ready ## Measure the engine beside sentence-transformers on torch (a download of some GB).
 	@$(BIN)/python -m benchmarks.engine --torch $(TORCH_VENV)/bin/python
 
-conformance: $(VENV)/.dev-ready ## Run the HTTP/2 suite h2spec against the switch; it must be on the PATH.
+conformance: $(VENV)/.dev-ready ## Run h2spec, which must be on the PATH, and gRPC's interop clients against the switch.
 	@$(BIN)/python tools/conformance.py
 
 protos: $(VENV)/.venv-ready ## Make the Python stubs from the .proto files again.

@@ -1,4 +1,4 @@
-"""Hold the switch against the public HTTP/2 suite h2spec, as a server and as a client.
+"""Hold the switch against the public suites: h2spec for HTTP/2, both sides, and gRPC's interop.
 
     python tools/conformance.py
 
@@ -6,6 +6,7 @@ This is what `make conformance` runs. ``h2spec`` plays the clients of a started 
 ``h2specd`` the instances behind it; each is named by $H2SPEC and $H2SPECD, or found on the PATH. A
 case of ``h2specd`` is a server on a port of its own, so the switch has a route to each port, and
 ``h2specd`` starts this program with ``--call`` to make one call through the switch to that port.
+What follows is in `interop`, and needs less: what is missing there is named and left out.
 
 Known flaw: ``h2specd`` takes its client command apart at spaces, so neither the path of Python nor
 that of this file may have one.
@@ -23,6 +24,7 @@ import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
+import interop
 from tei_manager.routes import Route, RouteTable
 
 HOST = "127.0.0.1"
@@ -127,7 +129,7 @@ def call(address: str, url: str) -> None:
 
 
 def main() -> None:
-    """Run both programs; exit code 1 if one of them is not content."""
+    """Run everything; exit code 1 if one of the programs is not content."""
     for program in NEEDED:
         find(program)
     ports = free_ports()
@@ -136,6 +138,7 @@ def main() -> None:
         client = f"{sys.executable} {__file__} --call {address}"
         good = score("h2spec", ["--port", port])
         good &= score("h2specd", ["--from-port", str(ports.start), "--exec", client])
+    good &= interop.play()
     if not good:
         fail("the switch breaks a rule that it used to keep; the cases with a cross say which")
 
