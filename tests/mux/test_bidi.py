@@ -253,7 +253,7 @@ def test_a_later_message_for_another_instance_is_found_when_its_turn_comes() -> 
     dialogue.settle()
     assert not dialogue.call.ended
     dialogue.reply(1, 0)
-    assert dialogue.call.trailers.grpc_status == 5
+    assert dialogue.call.trailers.grpc_status == 3
     assert dialogue.instance.calls[0].reset == 8
     assert dialogue.switch.pool.queued == 0
     dialogue.switch.close()

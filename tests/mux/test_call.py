@@ -161,26 +161,32 @@ async def test_the_first_message_of_a_stream_needs_a_target_and_later_ones_do_no
             assert len(tei.calls[-1].messages) == 2
 
 
-@pytest.mark.parametrize(
-    ("later", "code"),
-    [
-        (request(instance_name="b"), 3),
-        (request(index=1), 3),
-        (request(model="org/b"), 3),
-        (request(instance_name="xxx"), 5),
-        (NOT_UTF8, 3),
-    ],
-)
-async def test_a_later_message_for_another_instance_ends_the_stream(
-    later: bytes, code: int
-) -> None:
+ELSEWHERE = {
+    "another name": request(instance_name="b"),
+    "another index": request(index=1),
+    "another model": request(model="org/b"),
+    "unknown name": request(instance_name="xxx"),
+    "empty name": framed(b"\x0a\x02\x0a\x00\x12\x04\x0a\x02hi"),
+    "index past the end": request(index=7),
+    "unknown model": request(model="org/x"),
+    "stopped": request(instance_name="c"),
+    "fields of a later version": UNKNOWN_FIELD,
+    "name is not text": NOT_UTF8,
+}
+
+
+@pytest.mark.parametrize("later", ELSEWHERE.values(), ids=ELSEWHERE)
+async def test_a_later_message_for_anywhere_else_ends_the_stream(later: bytes) -> None:
+    stopped = Route("c", port=1, state=RouteState.STOPPED, ordinal=2)
     async with (
         fake_tei(1) as one,
         fake_tei(2) as two,
-        multiplexer(("a", one.port), ("b", two.port)) as mux,
+        multiplexer(("a", one.port), ("b", two.port), stopped) as mux,
     ):
-        data = request(instance_name="a") + later
-        assert (await refusal(mux, "EmbedStream", data))[0] == code
+        code, message = await refusal(mux, "EmbedStream", request(instance_name="a") + later)
+        one_instance = "This stream has one instance, 'a'; a message names another"
+        malformed = "The target is malformed: at byte 0: target.instance_name is not UTF-8"
+        assert (code, message) == (3, malformed if later is NOT_UTF8 else one_instance)
         assert not two.calls
         await mux.settled()
 

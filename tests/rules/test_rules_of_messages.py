@@ -195,18 +195,12 @@ async def test_r15_an_instance_that_answers_a_unary_call_twice_is_passed_on() ->
         assert b"".join(event.data or b"" for event in events) == framed(b"hi") + framed(b"ho")
 
 
-@pytest.mark.parametrize(
-    ("other", "want"),
-    [
-        ({"index": 1}, (5, "No running instance has index 1; 1 run")),
-        ({"instance_name": "b"}, (5, "Instance 'b' not found")),
-        ({"model": "org/b"}, (3, "This stream goes to instance 'a'; one message does not")),
-    ],
-)
+@pytest.mark.parametrize("other", [{"index": 1}, {"instance_name": "b"}, {"model": "org/b"}])
 async def test_r16_a_later_message_for_elsewhere_ends_the_call_and_reaches_nobody(
-    other: dict[str, Any], want: tuple[int, str]
+    other: dict[str, Any],
 ) -> None:
     async with between() as all_three:
         data = framed(embed("one")) + framed(embed("two", **other))
-        assert await all_three.ask(method="EmbedStream", data=data) == want
+        code, message = await all_three.ask(method="EmbedStream", data=data)
+        assert (code, message[:28]) == (3, "This stream has one instance")
         assert b"two" not in all_three.received()

@@ -179,7 +179,7 @@ class Call:
         """Route the call by its first message, and hold every later one against that.
 
         Raises:
-            StatusError: The target names no instance, or another one than the first.
+            StatusError: The first target names no instance, or a later one not that instance.
         """
         self.messages += 1
         if self.route is None:
@@ -192,7 +192,7 @@ class Call:
         elif self.method.kind is Kind.UNARY:
             raise StatusError(Code.INTERNAL, f"{self.method.name} takes one message, not more")
         elif target and target != self.target and not self._follows(target, self.route):
-            message = f"This stream goes to instance '{self.route.name}'; one message does not"
+            message = f"This stream has one instance, '{self.route.name}'; a message names another"
             raise StatusError(Code.INVALID_ARGUMENT, message)
 
     def _follows(self, target: bytes, route: Route) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tei_manager.grpc.status import Code, StatusError
 from tei_manager.routes import Route, RouteState, RouteTable
 from tei_manager.wire.fields import MalformedMessage
-from tei_manager.wire.target import TargetKind, read_target
+from tei_manager.wire.target import Target, TargetKind, read_target
 
 MAX_MEMO = 4096
 """Targets remembered; a worker has far fewer instances, so more can only be a caller's game."""
@@ -61,12 +61,17 @@ class Director:
         """Say whether a later message's target means the instance that its stream already has.
 
         Raises:
-            StatusError: It means no instance at all.
+            StatusError: It is malformed.
         """
-        kind, value = _parse(target)
+        kind, value = _read(target) or Target(TargetKind.UNKNOWN)
+        if kind is TargetKind.NAME:
+            return value == route.name
         if kind is TargetKind.MODEL:
-            return route.model == value
-        return self.resolve(target).name == route.name
+            return value == route.model != ""
+        running = self.table.running
+        if kind is TargetKind.INDEX and int(value) < len(running):
+            return running[int(value)].name == route.name
+        return False
 
     def native(self, targets: dict[bytes, bytes]) -> Route:
         """Return the route of a call that has its target in the metadata, or nowhere.
@@ -138,16 +143,20 @@ def _index(value: bytes) -> int:
     return int(value)
 
 
-def _parse(target: bytes | None) -> tuple[TargetKind, str | int]:
+def _parse(target: bytes | None) -> Target:
     if target is None:
         raise StatusError(Code.INVALID_ARGUMENT, "The request has no target")
-    try:
-        member = read_target(target)
-    except MalformedMessage as error:
-        raise StatusError(Code.INVALID_ARGUMENT, f"The target is malformed: {error}") from None
+    member = _read(target)
     if member is None:
         message = "The target names no instance: set instance_name, index or model"
         raise StatusError(Code.INVALID_ARGUMENT, message)
-    if member[0] is TargetKind.UNKNOWN:
+    if member.kind is TargetKind.UNKNOWN:
         raise StatusError(Code.UNIMPLEMENTED, "This routing strategy is not supported")
     return member
+
+
+def _read(target: bytes) -> Target | None:
+    try:
+        return read_target(target)
+    except MalformedMessage as error:
+        raise StatusError(Code.INVALID_ARGUMENT, f"The target is malformed: {error}") from None
