@@ -225,6 +225,33 @@ async def test_r07_a_bad_binary_value_fails_its_call_and_nobody_else(text: str) 
         assert len(all_three.requests()) == 1
 
 
+@pytest.mark.parametrize("where", ["answer", "trailers"])
+@pytest.mark.parametrize("text", ["A", "%%%", "AAE==", "AAF", "AA_-"])
+async def test_r07_an_instances_bad_binary_value_fails_its_call_and_nobody_else(
+    text: str, where: str
+) -> None:
+    async def one_bad(peer: Peer, _number: int) -> None:
+        await peer.start()
+        for bad in (text, "AAE"):
+            request = await peer.next(h2.events.StreamEnded)
+            more = [("x-bin", bad)]
+            peer.h2.send_headers(request.stream_id, ANSWER + more * (where == "answer"))
+            peer.h2.send_headers(
+                request.stream_id, OK + more * (where == "trailers"), end_stream=True
+            )
+            await peer.flush()
+        await peer.closed(60)
+
+    async with between(one_bad) as all_three:
+        code, message = await all_three.ask()
+        assert code == 13
+        assert message.startswith("instance 'a' ended the call: metadata 'x-bin' is not base64")
+        assert (await all_three.ask())[0] == 0
+        assert not any(("x-bin", text) in headers for headers in all_three.answers())
+        assert any(("x-bin", "AAE") in headers for headers in all_three.answers())
+        assert all_three.instance.connections == 1
+
+
 async def test_r08_trailers_over_the_limit_fail_their_call_and_keep_the_table_in_step() -> None:
     """The peer's encoder enters every field in its table, and goes on to refer to it."""
 

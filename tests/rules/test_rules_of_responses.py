@@ -120,6 +120,54 @@ async def test_r19_an_http_status_without_one_of_grpc_is_translated(http: int, b
         assert dict(all_three.answers()[0])[":status"] == "200"
 
 
+@pytest.mark.parametrize("body", [True, False])
+@pytest.mark.parametrize(
+    "content_type", ["text/html", "application/grpc-web", "application/grpcx", "application/json"]
+)
+async def test_r19_an_answer_that_is_not_grpcs_is_not_passed_on(
+    content_type: str, body: bool
+) -> None:
+    """Its body would be read as a message of a length that its letters happen to spell."""
+
+    def act(peer: Peer, call: int) -> None:
+        block = [ANSWER[0], ("content-type", content_type)]
+        peer.h2.send_headers(call, block, end_stream=not body)
+        if body:
+            peer.h2.send_data(call, b"<html>")
+            peer.h2.send_headers(call, OK, end_stream=True)
+
+    async with between(each(act)) as all_three:
+        want = f"instance 'a' answered with content-type '{content_type}', which is not gRPC's"
+        assert [await all_three.ask() for _ in range(3)] == [(2, want)] * 3
+        assert not [e for e in all_three.client.seen if isinstance(e, h2.events.DataReceived)]
+        for answer in all_three.answers():
+            assert dict(answer)["content-type"] == "application/grpc"
+        assert all_three.instance.connections == 1
+
+
+async def test_r19_an_answer_without_a_content_type_is_not_grpcs() -> None:
+    def act(peer: Peer, call: int) -> None:
+        peer.h2.send_headers(call, [ANSWER[0], ("x-a", "1"), ("x-b", "2")])
+        peer.h2.send_data(call, framed(b"hi"))
+        peer.h2.send_headers(call, OK, end_stream=True)
+
+    async with between(each(act)) as all_three:
+        assert [(await all_three.ask())[0] for _ in range(3)] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("content_type", ["application/grpc+proto", "application/grpc;a=b"])
+async def test_r19_any_content_type_of_grpcs_passes_as_it_came(content_type: str) -> None:
+    def act(peer: Peer, call: int) -> None:
+        peer.h2.send_headers(call, [ANSWER[0], ("content-type", content_type)])
+        peer.h2.send_data(call, framed(b"hi"))
+        peer.h2.send_headers(call, OK, end_stream=True)
+
+    async with between(each(act)) as all_three:
+        assert [(await all_three.ask())[0] for _ in range(3)] == [0, 0, 0]
+        for answer in all_three.answers()[::2]:
+            assert dict(answer)["content-type"] == content_type
+
+
 @pytest.mark.parametrize("http", ["200", "401", "503"])
 async def test_r19_a_status_of_grpc_counts_before_that_of_http(http: str) -> None:
     status = [("grpc-status", "9"), ("grpc-message", "why")]

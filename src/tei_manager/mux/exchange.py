@@ -224,10 +224,8 @@ class Exchange:
         sink = self.sink
         if sink is None:
             return
-        if first and head.status != 200 and head.grpc_status is None:
-            name = self.backend.route.name
-            message = f"instance '{name}' answered with HTTP status {head.status}"
-            self._abandon(from_http(head.status), message)
+        if first and head.grpc_status is None and not head.is_grpc:
+            self._abandon(*self._why_not_grpc(head))
         elif not end:
             sink.on_answer(head)
         elif head.grpc_status is None:
@@ -261,6 +259,13 @@ class Exchange:
         """Tell the caller's side that there is room again."""
         if not self.over and self.sink is not None:
             self.sink.on_room()
+
+    def _why_not_grpc(self, head: ResponseHead) -> tuple[Code, str]:
+        answered = f"instance '{self.backend.route.name}' answered with"
+        if head.status != 200:
+            return from_http(head.status), f"{answered} HTTP status {head.status}"
+        shown = head.content_type.decode("latin-1")[:64]
+        return Code.UNKNOWN, f"{answered} content-type '{shown}', which is not gRPC's"
 
     def _timeout(self, deadline: float) -> bytes:
         left = max(deadline - self.backend.now, 1e-9)

@@ -15,6 +15,7 @@ from tei_manager.mux.not_grpc import NotGrpc
 from tei_manager.mux.opaque import OpaqueRelay, passes
 from tei_manager.mux.relay import Relay
 from tei_manager.mux.switch import Switch
+from tei_manager.wire import metadata
 from tei_manager.wire.frames import ErrorCode
 from tei_manager.wire.headers import ANSWER, RequestHead, server_heads, status_trailers
 from tei_manager.wire.stream import NOBODY, Stream
@@ -22,9 +23,6 @@ from tei_manager.wire.stream import NOBODY, Stream
 _METHODS: dict[bytes, Method] = {
     path.encode(): method for path, method in (METHODS | NATIVE).items()
 }
-
-_GRPC = b"application/grpc"
-
 
 MAX_METADATA = 1 << 20
 """Octets of metadata that the calls of one connection may have, small ones apart: 128 calls with
@@ -56,7 +54,7 @@ class Client(Endpoint):
     def on_request(self, stream: Stream, head: RequestHead, end: bool) -> None:
         """Give a call to who serves it, or refuse it."""
         switch = self.switch
-        if (head.content_type != _GRPC or head.method != b"POST") and not _is_grpc(head):
+        if (head.content_type != metadata.GRPC or head.method != b"POST") and not _is_grpc(head):
             stream.owner = http = NotGrpc(switch, self.connection, stream)
             if end:
                 http.on_data(b"", True)
@@ -176,9 +174,7 @@ def _short(message: str) -> StatusError:
 
 
 def _is_grpc(head: RequestHead) -> bool:
-    """Say whether a request is a gRPC call: ``application/grpc``, alone or with +… or ;…."""
-    content_type = head.content_type
+    """Say whether a request is a gRPC call."""
     if head.refusal is not None and not head.path:
         return True  # its headers were too many to be read, and get the status that says so
-    begins_so = content_type[: len(_GRPC) + 1] in (_GRPC, _GRPC + b"+", _GRPC + b";")
-    return head.method == b"POST" and begins_so
+    return head.method == b"POST" and metadata.is_grpc(head.content_type)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
+from operator import or_
 
 from tei_manager.grpc.status import Code
 from tei_manager.wire import hpack, metadata
@@ -21,21 +22,27 @@ from tei_manager.wire.headers import Fields, HeadReader, malformed
 class ResponseHead:
     """What a response's header block or trailers say.
 
-    ``status`` is the HTTP status, 0 in trailers; ``grpc_status`` is None where there is none.
-    ``opaque`` has what travels only in an answer whose question went as it came: which encodings
-    the instance can unpack.
+    ``status`` is the HTTP status, 0 in trailers; ``grpc_status`` is None where there is none, and
+    ``content_type`` is empty. ``opaque`` has what travels only in an answer whose question went as
+    it came: which encodings the instance can unpack.
     """
 
-    __slots__ = ("forward", "grpc_status", "opaque", "status")
+    __slots__ = ("content_type", "forward", "grpc_status", "opaque", "status")
 
     # Requests alone are held to their content-length; a response's body is gRPC's own business.
     content_length = -1
 
     def __init__(self) -> None:
         self.status = 0
+        self.content_type = b""
         self.grpc_status: int | None = None
         self.forward = b""
         self.opaque = b""
+
+    @property
+    def is_grpc(self) -> bool:
+        """Whether it is the beginning of a gRPC answer."""
+        return self.status == 200 and metadata.is_grpc(self.content_type)
 
 
 _STATUS = re.compile(rb"[1-9][0-9][0-9]")
@@ -74,6 +81,9 @@ _PLAIN: set[bytes] = set()
 _PLAIN_ENTRIES = 4096
 _PLAIN_OCTETS = 64
 
+# Those of them that say that an answer is gRPC's. Without one it is not taken for an answer.
+_TYPES: set[bytes] = set()
+
 # Bounds for answers that are recognised: decoded, such a block has at most 8/5 of its octets and 32
 # for each field, which is well below the limits of `hpack.Decoder`.
 _KNOWN_OCTETS = 2048
@@ -81,14 +91,15 @@ _KNOWN_FIELDS = 100
 
 # Blocks cut at their zeros. A field whose name is spelled out begins with one, so if no other octet
 # of a block is zero, each part is such a field, and with it the next one if that has its name from
-# the static table. Parts of such blocks make a row of known fields in whatever order they come.
+# the static table. Parts of such blocks make a row of known fields in whatever order they come. The
+# first part has the content type, or is not remembered.
 _FIRST_PARTS: set[bytes] = set()
 _PARTS: set[bytes] = set()
 _FIELDS_OF_PART = 2
 
 
 def is_plain_answer(block: bytes) -> bool:
-    """Say whether a block is ``:status: 200`` and then fields that are known to travel.
+    """Say whether a block is ``:status: 200`` and then gRPC's fields that are known to travel.
 
     None of them touches the dynamic table. True is certain, False means only "look closer".
     """
@@ -96,10 +107,11 @@ def is_plain_answer(block: bytes) -> bool:
     if first in _FIRST_PARTS and _PARTS.issuperset(parts):
         return len(parts) < _KNOWN_FIELDS // _FIELDS_OF_PART and len(block) <= _KNOWN_OCTETS
     ends = _divide(block)
-    if ends is None:
+    if ends is None or _TYPES.isdisjoint(block[a:b] for a, b in pairwise(ends)):
         return False
     named = [block[start] == 0 for start in ends[:-1]]
-    if sum(named) == len(parts) and all(one or other for one, other in pairwise(named)):
+    begins_so = not named[0] and block[1 : ends[1]] in _TYPES
+    if begins_so and sum(named) == len(parts) and all(map(or_, named, named[1:])):
         if len(_FIRST_PARTS) + len(_PARTS) >= _PLAIN_ENTRIES:
             _FIRST_PARTS.clear()
             _PARTS.clear()
@@ -114,11 +126,9 @@ def recognise_answer(block: bytes) -> ResponseHead | None:
         return None
     head = ResponseHead()
     head.status = 200
+    head.content_type = metadata.GRPC  # whatever it has behind that
     head.forward = block[1:]
     return head
-
-
-_OK = hpack.STATUS_200[0]
 
 
 def _divide(block: bytes) -> list[int] | None:
@@ -152,6 +162,8 @@ def _read_answer(head: ResponseHead, fields: Fields) -> None:
             travels.append(wire)
         elif name == b"grpc-accept-encoding":
             head.opaque += wire
+        if name == b"content-type":
+            head.content_type = value
     head.forward = b"".join(travels)
 
 
@@ -159,16 +171,28 @@ def _read_answer_field(head: ResponseHead, name: bytes, value: bytes, wire: byte
     """Read one field and say whether it travels."""
     if not metadata.valid_name(name) or not metadata.valid_value(value):
         malformed(f"field {name[:64]!r} has characters that it must not have")
+    if name[-4:] == b"-bin" and not metadata.valid_binary(value):
+        malformed(f"metadata '{name[:64].decode()}' is not base64")
     if name in _RESPONSE_DROPPED:
         return False
     if name == b"grpc-status":
         small = value.isdigit() and len(value) <= 10
         head.grpc_status = int(value) if small else int(Code.UNKNOWN)
     elif len(wire) <= _PLAIN_OCTETS:
-        if len(_PLAIN) >= _PLAIN_ENTRIES:
-            _PLAIN.clear()
-        _PLAIN.add(wire)
+        _remember(name, value, wire)
     return True
+
+
+def _remember(name: bytes, value: bytes, wire: bytes) -> None:
+    """Take a sound field for known, save a content type that makes an answer none of gRPC's."""
+    if len(_PLAIN) >= _PLAIN_ENTRIES:
+        _PLAIN.clear()
+        _TYPES.clear()
+    if name == b"content-type":
+        if not metadata.is_grpc(value):
+            return
+        _TYPES.add(wire)
+    _PLAIN.add(wire)
 
 
 def client_heads() -> HeadReader:

@@ -51,6 +51,9 @@ DROPPED_FROM_RESPONSES = frozenset(
 OF_MESSAGES = frozenset((b"content-type", b"grpc-encoding", b"grpc-accept-encoding"))
 """Names that say how messages are coded. They travel where messages travel as they came."""
 
+GRPC = b"application/grpc"
+"""gRPC's content type; a suffix says how messages are coded, which is nothing to us."""
+
 # A token of RFC 9110 5.6.2 without capital letters (RFC 9113 8.2.1).
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _MEMO_ENTRIES = 1024  # names that callers use; more are an attack, which costs it only time
@@ -99,6 +102,11 @@ def valid_binary(value: bytes) -> bool:
     the last octet must be zero, as every encoder leaves them and the C core of gRPC demands.
     """
     return _BINARY.fullmatch(value) is not None
+
+
+def is_grpc(content_type: bytes) -> bool:
+    """Return whether a content type is gRPC's: alone, or with ``+…`` or ``;…`` behind it."""
+    return content_type == GRPC or content_type.startswith((GRPC + b"+", GRPC + b";"))
 
 
 def parse_timeout(value: bytes) -> float:
