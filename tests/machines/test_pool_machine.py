@@ -57,7 +57,7 @@ class Outcome:
         self.codes.append(0)
         return True
 
-    def on_failure(self, code: Code, message: str) -> None:
+    def on_failure(self, code: Code, message: str, more: bytes) -> None:
         self.codes.append(code)
 
     def on_gone(self) -> None:

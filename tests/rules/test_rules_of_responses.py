@@ -12,6 +12,7 @@ from http2_peer import ANSWER, OK, Peer
 from multiplexer import embed, framed, path
 
 from tei_manager.grpc.status import Code
+from tei_manager.mux import backends
 
 pytestmark = pytest.mark.asyncio
 
@@ -200,6 +201,32 @@ async def test_r21_a_status_of_our_own_is_a_whole_answer_of_grpc() -> None:
             answer = dict(all_three.answers()[-1])
             assert (answer[":status"], answer["content-type"]) == ("200", "application/grpc")
             assert answer["grpc-message"]
+
+
+async def _deaf(peer: Peer, _number: int) -> None:
+    await peer.reader.read()  # and never answers, so calls wait for a stream
+
+
+@pytest.mark.parametrize("lacks", ["streams", "memory"])
+async def test_r21_a_refusal_for_want_of_room_says_when_to_try_again(
+    lacks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backends, "MAX_WAITING", 0)
+    async with between(_deaf) as all_three:
+        pool = all_three.mux.switch.pool
+        full = all_three.mux.switch.memory_mark + 1 if lacks == "memory" else 0
+        pool.queued += full
+        assert (await all_three.ask())[0] == Code.RESOURCE_EXHAUSTED
+        pool.queued -= full
+        assert ("grpc-retry-pushback-ms", "1000") in all_three.answers()[0]
+
+
+async def test_r21_a_refusal_that_time_does_not_mend_says_nothing_of_trying_again() -> None:
+    async with between() as all_three:
+        code, _ = await all_three.ask(data=b"\0\xff\xff\xff\xff")
+        assert code == Code.RESOURCE_EXHAUSTED
+        assert (await all_three.ask(("x-long", "v" * 17_000)))[0] == Code.RESOURCE_EXHAUSTED
+        assert not any("grpc-retry-pushback-ms" in dict(answer) for answer in all_three.answers())
 
 
 async def test_r21_a_client_out_of_slots_is_refused_so_that_it_may_try_again() -> None:

@@ -23,7 +23,7 @@ from tei_manager.mux.connector import Connector
 from tei_manager.mux.exchange import Exchange
 from tei_manager.routes import Route, RouteTable
 from tei_manager.wire import hpack
-from tei_manager.wire.headers import CONTENT_TYPE
+from tei_manager.wire.headers import CONTENT_TYPE, PUSHBACK
 
 if TYPE_CHECKING:
     from tei_manager.mux.switch import Switch
@@ -109,7 +109,7 @@ class Backend:
             return
         if len(self._waiting) >= MAX_WAITING:
             message = f"too many calls wait for a stream to instance '{self.route.name}'"
-            exchange.fail(Code.RESOURCE_EXHAUSTED, f"{message} ({MAX_WAITING})")
+            exchange.fail(Code.RESOURCE_EXHAUSTED, f"{message} ({MAX_WAITING})", PUSHBACK)
             return
         self._waiting[exchange] = None
         self._grow()

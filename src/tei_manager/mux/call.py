@@ -139,9 +139,9 @@ class Call:
         """Take an answer in pieces, unless a subclass can do better."""
         return False
 
-    def on_failure(self, code: Code, message: str) -> None:
+    def on_failure(self, code: Code, message: str, more: bytes) -> None:
         """Tell the client why there will be no answer."""
-        self.refuse(code, message)
+        self.refuse(code, message, more)
 
     def on_room(self) -> None:
         """Let the client go on: the instance took some of its request."""
@@ -166,11 +166,11 @@ class Call:
             message = f"{self.method.name}: no message within {seconds:g} seconds"
             self.refuse(Code.UNAVAILABLE, message)
 
-    def refuse(self, code: Code, message: str) -> None:
-        """End the call with a status of our own."""
+    def refuse(self, code: Code, message: str, more: bytes = b"") -> None:
+        """End the call with a status of our own; ``more`` are further trailers."""
         if self.done:
             return
-        trailers = status_trailers(code, message)
+        trailers = status_trailers(code, message) + more
         block = trailers if self.answered else ANSWER + trailers
         self.connection.send_headers(self.stream, block, True)
         self.finish(code)

@@ -47,8 +47,8 @@ class Sink(Protocol):
     def on_whole_answer(self, answer: bytes, data: bytes, trailers: bytes) -> bool:
         """The instance answered, and ended the call with OK; False if it must come in pieces."""
 
-    def on_failure(self, code: Code, message: str) -> None:
-        """The call failed on the way to the instance or back."""
+    def on_failure(self, code: Code, message: str, more: bytes) -> None:
+        """The call failed on the way to the instance or back; ``more`` are further trailers."""
 
     def on_room(self) -> None:
         """Octets of the request went out; `Exchange.queued` says how many still wait."""
@@ -170,9 +170,9 @@ class Exchange:
         else:
             self.endpoint.cancel(self, self.stream)
 
-    def fail(self, code: Code, message: str) -> None:
+    def fail(self, code: Code, message: str, more: bytes = b"") -> None:
         """End the call: nothing of it is at the instance, or its connection is lost."""
-        self._finish_failure(code, message)
+        self._finish_failure(code, message, more)
         self.gone()
 
     def gone(self) -> None:
@@ -271,13 +271,13 @@ class Exchange:
         left = max(deadline - self.backend.now, 1e-9)
         return hpack.literal(b"grpc-timeout", format_timeout(left))
 
-    def _finish_failure(self, code: Code, message: str) -> None:
+    def _finish_failure(self, code: Code, message: str, more: bytes = b"") -> None:
         if self.over:
             return
         self.over = True
         self._replay = None
         if self.sink is not None:
-            self.sink.on_failure(code, message)
+            self.sink.on_failure(code, message, more)
 
     def _abandon(self, code: Code, message: str) -> None:
         """Fail a call whose stream may go on at the instance."""

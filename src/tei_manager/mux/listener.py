@@ -17,7 +17,7 @@ from tei_manager.mux.relay import Relay
 from tei_manager.mux.switch import Switch
 from tei_manager.wire import metadata
 from tei_manager.wire.frames import ErrorCode
-from tei_manager.wire.headers import ANSWER, RequestHead, server_heads, status_trailers
+from tei_manager.wire.headers import ANSWER, PUSHBACK, RequestHead, server_heads, status_trailers
 from tei_manager.wire.stream import NOBODY, Stream
 
 _METHODS: dict[bytes, Method] = {
@@ -67,7 +67,8 @@ class Client(Endpoint):
             refusal = _short("The calls of this connection carry too much metadata")
         method = _METHODS.get(head.path or b"")
         if refusal is not None:
-            self._refuse(stream, method.label if method else "other", refusal)
+            more = PUSHBACK if refusal is not head.refusal else b""  # room comes back in time
+            self._refuse(stream, method.label if method else "other", refusal, more)
             if self.connection.held_metadata > MAX_METADATA:
                 self.connection.budget.local_reset(switch.now)  # goes on all the same: an attack
         elif method is not None:
@@ -151,9 +152,9 @@ class Client(Endpoint):
             if isinstance(owner, Call | LocalCall):
                 owner.end_if_silent()
 
-    def _refuse(self, stream: Stream, label: str, error: StatusError) -> None:
+    def _refuse(self, stream: Stream, label: str, error: StatusError, more: bytes = b"") -> None:
         stream.owner = NOBODY
-        block = ANSWER + status_trailers(error.code, error.message)
+        block = ANSWER + status_trailers(error.code, error.message) + more
         self.connection.send_headers(stream, block, True)
         self.connection.release_slot()
         self.switch.rejected(error.code.name.lower(), error.code)

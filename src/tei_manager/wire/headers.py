@@ -341,6 +341,11 @@ ANSWER = hpack.STATUS_200 + CONTENT_TYPE + hpack.literal(b"grpc-accept-encoding"
 """How every answer that we make ourselves begins; it says which encodings may be sent to us."""
 
 
+PUSHBACK = hpack.literal(b"grpc-retry-pushback-ms", b"1000")
+"""Goes with a refusal for want of room: clients that try again by themselves wait so long first
+(gRFC A6, whose example of a longest pause is a second)."""
+
+
 def status_trailers(code: int, message: str) -> bytes:
     """Return trailers with a status of our own."""
     block = hpack.literal(b"grpc-status", b"%d" % code)
