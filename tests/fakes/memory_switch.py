@@ -87,7 +87,8 @@ class PeerWire(Protocol):
 class H2Peer:
     """A client or an instance at the other end of a wire, on hyper-h2.
 
-    While it ``reads`` it takes what was written and gives credit for it. `pump` moves octets.
+    While it ``reads`` it takes what was written, and while it ``credits`` gives credit for that.
+    `pump` moves octets.
     """
 
     def __init__(self, wire: PeerWire, client: bool) -> None:
@@ -97,7 +98,7 @@ class H2Peer:
         if not client:
             self.h2.encoder = PlainEncoder()
         self.streams: dict[int, PeerStream] = {}
-        self.reads = True
+        self.reads = self.credits = True
         self.goodbyes: list[tuple[int, int]] = []  # (last stream id, code) of each GOAWAY
         self.dropped: set[int] = set()  # streams that our own GOAWAY said we do not look at
         self.closed = False
@@ -206,7 +207,8 @@ class H2Peer:
         elif isinstance(event, h2.events.DataReceived):
             assert not stream.over, "data behind the end"
             stream.body += event.data
-            self._credit(event)
+            if self.credits:
+                self._credit(event)
         elif isinstance(event, h2.events.StreamEnded):
             assert not stream.over, "two ends"
             stream.ended = True

@@ -108,6 +108,11 @@ class Call:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.method.name} on {self.stream}>"
 
+    @property
+    def held(self) -> int:
+        """Octets of a message that the client has not sent whole."""
+        return self.reader.held if self.reader is not None else 0
+
     def on_data(self, data: bytes, end: bool) -> None:
         """Read the client's octets; subclasses say how."""
         raise NotImplementedError

@@ -13,6 +13,7 @@ from tei_manager.mux.endpoint import CLOSE_SECONDS, Endpoint
 from tei_manager.mux.local import SERVICES, LocalCall
 from tei_manager.mux.not_grpc import NotGrpc
 from tei_manager.mux.opaque import OpaqueRelay, passes
+from tei_manager.mux.pace import Pace
 from tei_manager.mux.relay import Relay
 from tei_manager.mux.switch import Switch
 from tei_manager.wire import metadata
@@ -42,6 +43,7 @@ class Client(Endpoint):
         super().__init__(switch, client=False, heads=server_heads(), max_streams=limit)
         self._gone = gone
         self._busy_at = switch.now
+        self._pace = Pace()
         self._sent = (0, 0)
         self._sent_at = switch.now
 
@@ -102,6 +104,9 @@ class Client(Endpoint):
         elif connection.streams:
             self._busy_at = now
             self._end_silent_calls(now - self.switch.options.first_message_secs)
+            self._pace.look(list(connection.streams.values()), now)
+            if self.switch.pool.queued > self.switch.memory_mark:
+                self._end_slow_calls(now - self.switch.options.send_timeout_secs)
         elif self.switch.pool.queued > self.switch.memory_critical:
             connection.fail(ErrorCode.ENHANCE_YOUR_CALM, "idle while memory is short")
         else:
@@ -151,6 +156,13 @@ class Client(Endpoint):
             owner = stream.owner
             if isinstance(owner, Call | LocalCall):
                 owner.end_if_silent()
+
+    def _end_slow_calls(self, overdue: float) -> None:
+        for stream in self._pace.slow(overdue):
+            owner = stream.owner
+            self.connection.reset(stream, ErrorCode.ENHANCE_YOUR_CALM)
+            owner.on_reset(ErrorCode.ENHANCE_YOUR_CALM, "too slow while memory is short")
+            self.switch.counters.reject("slow_while_memory_is_short")
 
     def _refuse(self, stream: Stream, label: str, error: StatusError, more: bytes = b"") -> None:
         stream.owner = NOBODY

@@ -57,7 +57,8 @@ class Options:
     DEADLINE_EXCEEDED. ``client_idle_secs`` is how long a client's connection may be without a call
     and without a sign of life, such as a PING, before it is drained. ``send_timeout_secs`` is how
     long a client may read nothing from its socket while something waits there before its
-    connection ends; with open sockets and shut windows it has ``client_idle_secs``. (These
+    connection ends; with open sockets and shut windows it has ``client_idle_secs``. It is also how
+    long a call may be slower than `pace.RATE` while memory is short. (These
     defaults: rows A14, A15 and A18 of the attacks that the wire is tested with.)
     ``passthrough`` says what becomes of calls of methods that are not ours: "none" is refused,
     "any" goes to the instance that the metadata names, as it comes.

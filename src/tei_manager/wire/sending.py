@@ -319,6 +319,7 @@ class SendingHalf:
             data = data[:size]
         size = len(data)
         stream.queued -= size
+        stream.drained += size
         self.pool.queued -= size
         stream.send_window -= size
         stream.outstanding += size

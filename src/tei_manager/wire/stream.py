@@ -48,12 +48,14 @@ class Stream:
     ``window`` is how much the peer may have in flight, ``recv_window`` what is left of it, and
     ``consumed`` what the owner took and the peer has not been told of. ``send_window`` is what the
     peer lets us send, ``outstanding`` what we sent and it gave no credit for. ``queue`` holds
-    payload that may not go out yet, ``queued`` its octets, and ``tail`` the trailers behind it.
+    payload that may not go out yet, ``queued`` its octets, ``drained`` those that ever waited there
+    and went out, and ``tail`` the trailers behind it.
     """
 
     __slots__ = (
         "borrowed",
         "consumed",
+        "drained",
         "end_queued",
         "expected",
         "got_head",
@@ -84,6 +86,7 @@ class Stream:
         self.outstanding = 0
         self.queue: deque[bytes] | None = None
         self.queued = 0
+        self.drained = 0
         self.end_queued = False
         self.tail: bytes | None = None
         self.window = STREAM_WINDOW
