@@ -19,6 +19,7 @@ from tei_manager.mux.opaque import passes
 from tei_manager.mux.upstream import MAX_YOUNG_RESETS
 from tei_manager.routes import Route
 from tei_manager.wire import frames, hpack
+from tei_manager.wire.headers import CONTENT_TYPE
 from tei_manager.wire.metadata import parse_timeout
 from tei_manager.wire.windows import LARGEST_STREAM_WINDOW, STREAM_WINDOW
 
@@ -33,6 +34,9 @@ OPEN = block(
     (b":path", DO.encode()),
     (b"content-type", b"application/grpc"),
 )
+
+
+KIND = ("content-type", "application/grpc")
 
 
 def opaque(script: Script = serve, **options: Any) -> Any:
@@ -52,7 +56,7 @@ async def first_word(peer: Peer, _number: int) -> None:
     await peer.start()
     request = await peer.next(h2.events.RequestReceived)
     assert not any(isinstance(event, h2.events.DataReceived) for event in peer.seen)
-    peer.h2.send_headers(request.stream_id, [(":status", "200")])
+    peer.h2.send_headers(request.stream_id, [(":status", "200"), KIND])
     peer.h2.send_data(request.stream_id, framed(b"welcome"))
     await peer.flush()
     await peer.next(h2.events.StreamEnded)
@@ -72,7 +76,7 @@ async def test_any_octets_in_any_frames_arrive_unchanged_both_ways(
     asked: list[bytes], answered: list[bytes], cuts: list[int], more_cuts: list[int]
 ) -> None:
     head = frames.frame(frames.HEADERS, frames.END_HEADERS, 1, OPEN)
-    answer = frames.frame(frames.HEADERS, frames.END_HEADERS, 1, hpack.STATUS_200)
+    answer = frames.frame(frames.HEADERS, frames.END_HEADERS, 1, hpack.STATUS_200 + CONTENT_TYPE)
     tail = frames.frame(frames.HEADERS, LAST, 1, block((b"grpc-status", b"7")))
     board = Board(passthrough="any")
     try:
