@@ -66,6 +66,40 @@ async def test_required_series_are_there_and_those_of_a_deleted_instance_are_not
         assert not [key for key in samples if ("instance", "b") in key[1]]
 
 
+async def test_instances_own_series_are_on_the_page_while_they_run(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        await rig.create("a")
+        await rig.create("b")
+        key = "te_queue_size", (("instance", "b"), ("model", "org/model"))
+        assert (await _samples(rig))[key] == 7
+        await rig.post("b", "stop")
+        assert key not in await _samples(rig)
+        failures = "tei_manager_instance_scrape_failures_total"
+        assert (await _samples(rig))[failures, (("instance", "b"),)] == 0
+
+
+async def test_external_instance_has_series_where_its_metrics_port_is_known(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as rig:
+        router = await rig.create("router")
+        address = {"backend": "external", "address": router["address"]}
+        await rig.create("silent", **address)
+        await rig.create("known", prometheus_port=router["prometheus_port"], **address)
+        samples = await _samples(rig)
+        whose = {dict(labels)["instance"] for name, labels in samples if name == "te_queue_size"}
+        assert whose == {"router", "known"}
+
+
+async def test_metrics_port_that_is_the_managers_own_is_refused(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        answer = await rig.create(
+            "a", backend="external", address="127.0.0.1:8081", prometheus_port=9000
+        )
+        assert answer["code"] == "PORT_CONFLICT"
+        assert "prometheus_port: port 9000 is the manager's own" in answer["error"]
+
+
 async def test_no_counter_falls_when_a_worker_dies(tmp_path: Path) -> None:
     async with running(tmp_path) as rig:
         await rig.create("a")

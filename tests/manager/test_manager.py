@@ -92,7 +92,7 @@ async def test_real_workers_figures_reach_the_metrics(tmp_path: Path) -> None:
         await _embed(stub, "a")
         workers = rig.manager.workers
         await workers._until(lambda: bool(workers.report().get("requests")))
-        text = rig.manager.metrics().decode()
+        text = (await rig.manager.metrics()).decode()
         assert 'tei_grpc_pool_requests_total{instance="a",method="embed"} 1.0' in text
         assert 'tei_grpc_pool_connections_total{instance="a"} 1.0' in text
         name = "tei_grpc_multiplexer_request_duration_seconds_count"

@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from stub import say
+from te_metrics import te_page
 
 from tei_manager.grpc.proto.tei.v1 import tei_pb2, tei_pb2_grpc
 
@@ -91,6 +92,19 @@ async def speak_http(host: str, port: int) -> None:
     await server.serve_forever()
 
 
+async def tell_metrics(host: str, port: int) -> None:
+    """Answer every scrape, as the router's own exporter does."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = te_page().encode()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        writer.close()
+
+    server = await asyncio.start_server(answer, host, port)
+    await server.serve_forever()
+
+
 async def serve(flags: argparse.Namespace, stop: asyncio.Event) -> None:
     gate = Gate()
     if flags.hang:
@@ -113,6 +127,8 @@ async def run(flags: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, (lambda: None) if flags.ignore_sigterm else stop.set)
     tasks = [asyncio.create_task(die(flags.die_after))] if flags.die_after is not None else []
+    if flags.prometheus_port:
+        tasks.append(asyncio.create_task(tell_metrics(flags.hostname, flags.prometheus_port)))
     if flags.slow_start:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), flags.slow_start)

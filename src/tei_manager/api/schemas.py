@@ -61,7 +61,7 @@ class InstanceView(Answer):
     address: str = Field(examples=["127.0.0.1:8081"])
     port: int = Field(description="Of its gRPC server.", examples=[8081])
     prometheus_port: int = Field(
-        description="Of its own metrics; 0 for an external one.", examples=[9100]
+        description="Of its own metrics; 0 for an external one without.", examples=[9100]
     )
     pid: int | None = Field(description="Of its process, while there is one.", examples=[4711])
     created_at: datetime = Field(examples=[MOMENT])

@@ -47,6 +47,6 @@ _EXAMPLE = 'tei_grpc_pool_requests_total{instance="bge-small",method="embed"} 42
     responses={**responses(), 200: {"content": {"text/plain": {"example": _EXAMPLE}}}},
 )
 async def metrics(request: Request) -> Response:
-    """All metrics in Prometheus' text format."""
+    """All metrics in Prometheus' text format, those of the running instances included."""
     manager: Manager = request.app.state.manager
-    return Response(manager.metrics(), media_type=CONTENT_TYPE)
+    return Response(await manager.metrics(), media_type=CONTENT_TYPE)

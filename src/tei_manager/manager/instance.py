@@ -34,7 +34,7 @@ class Record:
         ordinal: Order of creation; never used again.
         created_at: When, in UTC.
         port: Of the gRPC server; 0 for an external instance.
-        prometheus_port: Of the server's own metrics; 0 for an external instance.
+        prometheus_port: Of the server's own metrics; 0 for an external instance without them.
         desired: What somebody last asked for.
         origin: Who owns it.
         restarts: Starts after the first, over the whole life of the instance.

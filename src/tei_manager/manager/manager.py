@@ -8,6 +8,7 @@ instances, then all instances at the same time, then the state file.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from tei_manager.manager.lifecycle import Backoff
 from tei_manager.manager.models import Models
 from tei_manager.manager.registry import Registry
 from tei_manager.manager.reload import reload
+from tei_manager.manager.scraper import Scraper, targets
 from tei_manager.manager.store import Store
 from tei_manager.manager.takeover import Takeover, take_over
 from tei_manager.manager.workers import COMMAND, Workers
@@ -91,6 +93,8 @@ class Manager:
         self._undo.push_async_callback(self._stop_workers)
         self.models = Models(self.registry, self.settings.state.path.parent / "models.json")
         self._undo.push_async_callback(self.models.close)
+        self._scraper = Scraper()
+        self._undo.push_async_callback(self._scraper.close)
         await self.workers.start()
         await self.registry.restore()
         await self.workers.replace_outdated(self._grace)
@@ -148,14 +152,19 @@ class Manager:
             self.workers.kill()
             self.registry.kill()
 
-    def metrics(self) -> bytes:
-        """Return all metrics in Prometheus' text format."""
+    async def metrics(self) -> bytes:
+        """Return all metrics in Prometheus' text format, those of running instances included."""
+        federated = await self._scraper.page(targets(self.registry.statuses()))
         figures = self.registry.figures()
         names = {row.name for row in figures}
-        workers = worker_families(self.workers.report(), names)
-        return render(
-            [*workers, *manager_families(figures, self.workers.serving, self.workers.replaced)]
-        )
+        self._scraper.retain(names)
+        families = [
+            *worker_families(self.workers.report(), names),
+            *manager_families(
+                figures, self.workers.serving, self.workers.replaced, self._scraper.failures
+            ),
+        ]
+        return await asyncio.to_thread(render, families) + federated
 
 
 _WORKER_OPTIONS = (

@@ -130,7 +130,8 @@ class Registry:
 
     async def _insert(self, spec: InstanceSpec, origin: Origin) -> Record:
         """Write down a new instance with ports of its own; on failure nobody keeps them."""
-        port, metrics_port = (0, 0) if spec.backend == "external" else self._ports(spec)
+        external = spec.backend == "external"
+        port, metrics_port = (0, spec.prometheus_port or 0) if external else self._ports(spec)
         desired = Desired.RUNNING if spec.autostart else Desired.STOPPED
         try:
             return await self.store.insert(spec, port, metrics_port, desired, origin)
@@ -154,9 +155,12 @@ class Registry:
             environment(spec, os.environ, api_key)
 
     def _check_no_loop(self, spec: InstanceSpec) -> None:
-        """Refuse an address of our own: a call to it would come back for ever."""
-        if (port := loopback_address(spec.address or "")[1]) in self._own_ports:
-            raise PortConflict(f"address: port {port} is the manager's own; name another server's")
+        """Refuse an address of our own: a call to it, or a scrape, would come back for ever."""
+        _, port = loopback_address(spec.address or "")
+        for key, given in (("address", port), ("prometheus_port", spec.prometheus_port)):
+            if given in self._own_ports:
+                sentence = f"{key}: port {given} is the manager's own"
+                raise PortConflict(f"{sentence}; name another server's")
 
     def _adopt(self, record: Record) -> Supervisor:
         supervisor = Supervisor(record, self)

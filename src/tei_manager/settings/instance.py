@@ -88,7 +88,9 @@ class InstanceSpec(Frozen):
     )
     revision: Revision | None = Field(default=None, description="Of the model on the hub.")
     prometheus_port: InstancePort | None = Field(
-        default=None, description="Of the server's own metrics; chosen from the range if absent."
+        default=None,
+        description="Of the server's own metrics; chosen from the range if absent. An external "
+        "instance without it has none.",
     )
     startup_timeout_secs: Seconds | None = Field(
         default=None, description="Instead of ``[instances] startup_timeout_secs``."

@@ -184,7 +184,10 @@ def _responses(report: dict[str, Any]) -> Metric:
 
 
 def manager_families(
-    figures: Iterable[InstanceFigures], workers: int, replaced: Mapping[str, int]
+    figures: Iterable[InstanceFigures],
+    workers: int,
+    replaced: Mapping[str, int],
+    unread: Mapping[str, int],
 ) -> Iterator[Metric]:
     """Yield what the manager knows itself.
 
@@ -192,6 +195,7 @@ def manager_families(
         figures: One for each instance that exists.
         workers: How many multiplexer workers serve now.
         replaced: How many were replaced since the manager started, by reason.
+        unread: How often an instance's own metrics could not be read, by instance.
     """
     rows = list(figures)
     created = CounterMetricFamily(
@@ -209,6 +213,14 @@ def manager_families(
         for row in rows:
             family.add_metric([row.name], getattr(row, attribute))
         yield family
+    failed = CounterMetricFamily(
+        "tei_manager_instance_scrape_failures",
+        "Scrapes in which an instance's own metrics could not be read.",
+        labels=["instance"],
+    )
+    for row in rows:
+        failed.add_metric([row.name], unread.get(row.name, 0))
+    yield failed
     yield GaugeMetricFamily("tei_manager_instances_count", "Instances.", value=len(rows))
     yield GaugeMetricFamily("tei_manager_workers", "Workers that serve.", value=workers)
     lost = CounterMetricFamily(
