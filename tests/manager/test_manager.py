@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -118,3 +119,17 @@ async def test_a_worker_never_gets_a_table_without_instances_that_are_coming_bac
         names = [{route["name"] for route in table["routes"]} for table in tables]
         assert names
         assert all({"a", "b", "c"} <= known for known in names)
+
+
+async def test_every_line_about_an_instance_says_so_in_a_field(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with running(tmp_path) as rig:
+        await rig.create("a")
+        await rig.create("bad", "--die-after=0")
+        await rig.until("bad", "failed")
+        await rig.post("a", "stop")
+        await rig.api.delete("/instances/bad")
+    lines = [it for it in caplog.records if it.getMessage().startswith("Instance '")]
+    assert {vars(line).get("instance") for line in lines} == {"a", "bad"}

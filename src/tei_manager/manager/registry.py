@@ -301,7 +301,10 @@ class Registry:
             try:
                 await self.create(spec, Origin.FILE)
             except TeiManagerError as error:
-                log.error("Instance '%s' of the settings file: %s", spec.name, error)
+                log.error(
+                    "Instance '%s' of the settings file: %s", spec.name, error,
+                    extra={"instance": spec.name},
+                )  # fmt: skip
 
     async def _bring_back(self, record: Record) -> None:
         supervisor = self._adopt(record)
@@ -318,7 +321,9 @@ class Registry:
     async def _end_leftover(record: Record) -> None:
         """Kill what an earlier manager, killed itself, left running though nobody wants it."""
         if (process := GroupProcess.adopt(record.runtime)) is not None:
-            log.warning("Instance '%s': killing its leftover process", record.spec.name)
+            name = record.spec.name
+            log.warning("Instance '%s': killing its leftover process", name,
+                        extra={"instance": name})  # fmt: skip
             await process.end(0)
 
     def figures(self) -> list[InstanceFigures]:

@@ -66,7 +66,10 @@ async def reload(registry: Registry, settings: Settings) -> Outcome:
         try:
             await registry.create(spec, Origin.FILE)
         except TeiManagerError as error:
-            log.error("Instance '%s' of the settings file: %s", spec.name, error)
+            log.error(
+                "Instance '%s' of the settings file: %s", spec.name, error,
+                extra={"instance": spec.name},
+            )  # fmt: skip
             outcome.failed.append(spec.name)
         else:
             if spec.name not in outcome.replaced:
@@ -81,5 +84,6 @@ async def _remove(registry: Registry, name: str, outcome: Outcome) -> None:
     try:
         await registry.remove(name)
     except TeiManagerError as error:
-        log.error("Instance '%s' could not be removed: %s", name, error)
+        log.error("Instance '%s' could not be removed: %s", name, error,
+                  extra={"instance": name})  # fmt: skip
         outcome.failed.append(name)

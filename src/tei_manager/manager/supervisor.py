@@ -77,6 +77,7 @@ class Supervisor:
     def __init__(self, record: Record, world: World) -> None:
         self.phase = Phase.STOPPED
         self.log = LogFile(world.settings.instances.log_dir / f"{record.spec.name}.log")
+        self._say = logging.LoggerAdapter(log, {"instance": record.spec.name})
         self._world = world
         self._external = record.spec.backend == "external"
         host, port = "127.0.0.1", record.port
@@ -200,7 +201,7 @@ class Supervisor:
         """Give whoever asked an answer; what nobody asked for goes into the log."""
         reply = news.reply if news.reply is not None and not news.reply.done() else None
         if error is not None and (reply is None or not isinstance(error, TeiManagerError)):
-            log.error("Instance '%s': %s", self.name, news.event.value, exc_info=error)
+            self._say.error("Instance '%s': %s", self.name, news.event.value, exc_info=error)
         if reply is not None and error is not None:
             reply.set_exception(error)
         elif reply is not None:
@@ -240,13 +241,14 @@ class Supervisor:
 
     async def _remember(self, news: _News) -> None:
         level = logging.ERROR if news.event in FAILURES else logging.INFO
-        log.log(level, "Instance '%s': %s", self.name, f"{news.event.value} {news.detail}".rstrip())
+        what = f"{news.event.value} {news.detail}".rstrip()
+        self._say.log(level, "Instance '%s': %s", self.name, what)
         try:
             await self._world.store.remember(self.name, news.event.value, news.detail)
         except StateFailed:
             if news.reply is not None:
                 raise
-            log.exception("Instance '%s': history could not be written", self.name)
+            self._say.exception("Instance '%s': history could not be written", self.name)
 
     def _enter(self, phase: Phase, detail: str) -> None:
         """Change the phase; the workers learn it at once, others when the workers know."""
@@ -300,14 +302,14 @@ class Supervisor:
         self._process = GroupProcess.adopt(runtime)
         if self._process is None or runtime is None:
             return False
-        log.info("Instance '%s': goes on with process %d", self.name, runtime.pid)
+        self._say.info("Instance '%s': goes on with process %d", self.name, runtime.pid)
         self._show(backend=runtime.kind, pid=runtime.pid, started_at=runtime.started_at)
         return True
 
     async def _spawn(self) -> None:
         program = find_program(self.record.spec, self._world.settings.instances.tei_binary)
         if program.note and self._generation == 1:
-            log.warning("Instance '%s': %s", self.name, program.note)
+            self._say.warning("Instance '%s': %s", self.name, program.note)
             await self._world.store.remember(self.name, "fallback", program.note)
         known = await self._world.flags.of(program)
         record = self._world.with_free_ports(self.record)
