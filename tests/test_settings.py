@@ -78,9 +78,17 @@ def test_every_environment_variable_sets_what_it_says() -> None:
         name: str(number) if key in numbers else f"127.0.0.{number}"
         for number, (name, (_, key)) in enumerate(ENVIRONMENT.items(), 1)
     }
+    environ |= {"TEI_MANAGER_API_ALLOW_INSECURE": "true", "TEI_MANAGER_ON_EXIT": "leave"}
     settings, _ = load(environ=environ)
     for name, (section, key) in ENVIRONMENT.items():
-        assert str(getattr(getattr(settings, section), key)) == environ[name]
+        assert str(getattr(getattr(settings, section), key)).lower() == environ[name]
+
+
+@pytest.mark.parametrize("text", ["1", "yes", "True", ""])
+def test_switch_in_the_environment_is_true_or_false_and_nothing_else(text: str) -> None:
+    assert load(environ={"TEI_MANAGER_API_ALLOW_INSECURE": "false"})[0].api.allow_insecure is False
+    with pytest.raises(InvalidSettings, match=r"ALLOW_INSECURE: .* boolean"):
+        load(environ={"TEI_MANAGER_API_ALLOW_INSECURE": text})
 
 
 def test_all_mistakes_are_told_at_once_each_with_its_line(tmp_path: Path) -> None:

@@ -14,11 +14,17 @@ def serve(
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Settings, TOML.")] = None,
     api_host: Annotated[str | None, typer.Option(help="Address of the control API.")] = None,
     api_port: Annotated[int | None, typer.Option(help="Port of the control API.")] = None,
+    allow_insecure: Annotated[
+        bool | None, typer.Option(help="Let others reach the control API without a token.")
+    ] = None,
     grpc_host: Annotated[str | None, typer.Option(help="Address of the multiplexer.")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="Port of the multiplexer.")] = None,
     passthrough: Annotated[Passthrough | None, typer.Option(help=PASSTHROUGH_HELP)] = None,
     state: Annotated[Path | None, typer.Option(help="State file.")] = None,
     log_dir: Annotated[Path | None, typer.Option(help="Folder of the instances' logs.")] = None,
+    on_exit: Annotated[
+        str | None, typer.Option(help="What SIGTERM does to instances: stop or leave.")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning, error.")] = None,
     log_format: Annotated[str | None, typer.Option(help="auto, console or json.")] = None,
 ) -> None:
@@ -32,11 +38,13 @@ def serve(
     given = {
         ("api", "host"): api_host,
         ("api", "port"): api_port,
+        ("api", "allow_insecure"): allow_insecure,
         ("grpc", "host"): grpc_host,
         ("grpc", "multiplexer_port"): grpc_port,
         ("grpc", "passthrough"): passthrough and passthrough.value,
         ("state", "path"): state,
         ("instances", "log_dir"): log_dir,
+        ("instances", "on_exit"): on_exit,
         ("log", "level"): log_level,
         ("log", "format"): log_format,
     }

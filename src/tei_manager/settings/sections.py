@@ -186,11 +186,13 @@ ENVIRONMENT: dict[str, tuple[str, str]] = {
     "TEI_MANAGER_API_HOST": ("api", "host"),
     "TEI_MANAGER_API_PORT": ("api", "port"),
     "TEI_MANAGER_API_TOKEN_FILE": ("api", "token_file"),
+    "TEI_MANAGER_API_ALLOW_INSECURE": ("api", "allow_insecure"),
     "TEI_MANAGER_GRPC_HOST": ("grpc", "host"),
     "TEI_MANAGER_GRPC_PORT": ("grpc", "multiplexer_port"),
     "TEI_MANAGER_GRPC_MAX_STREAMS": ("grpc", "max_parallel_streams"),
     "TEI_BINARY_PATH": ("instances", "tei_binary"),
     "TEI_MANAGER_LOG_DIR": ("instances", "log_dir"),
+    "TEI_MANAGER_ON_EXIT": ("instances", "on_exit"),
     "TEI_MANAGER_STATE_FILE": ("state", "path"),
 }
 """The environment variables that are read, and the section and key that each of them sets."""

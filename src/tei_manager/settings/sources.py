@@ -42,7 +42,7 @@ def load(
     document = _parse(text, str(file)) if file else {}
     origins = {location: f"{file}:{line_of(text, location)}" for location in _locations(document)}
     over = {
-        key: (_number(key, environ[name]), f"environment {name}")
+        key: (_value(key, environ[name]), f"environment {name}")
         for name, key in ENVIRONMENT.items()
         if name in environ
     }
@@ -85,9 +85,11 @@ def _locations(document: dict[str, Any]) -> Iterable[Location]:
                     yield from ((section, index, key) for key in table)
 
 
-def _number(key: tuple[str, str], text: str) -> int | str:
-    """Return the text of an environment variable as a number, if that is what the key takes."""
+def _value(key: tuple[str, str], text: str) -> int | str:
+    """Return the text of an environment variable as what the key takes, if it can be read so."""
     default = getattr(getattr(Settings(), key[0]), key[1])
+    if isinstance(default, bool):
+        return {"true": True, "false": False}.get(text, text)
     wanted = isinstance(default, int) and re.fullmatch(r"-?[0-9]{1,18}", text)
     return int(text) if wanted else text
 
