@@ -58,6 +58,13 @@ def test_environment_keeps_what_a_model_needs_and_nothing_else() -> None:
     assert environment(SPEC, parent, "mine")["API_KEY"] == "mine"
 
 
+def test_environment_of_teis_own_images_reaches_the_router() -> None:
+    image = {"LD_PRELOAD": "l", "MKL_ENABLE_INSTRUCTIONS": "m", "RAYON_NUM_THREADS": "8",
+             "LD_LIBRARY_PATH": "p", "HUGGINGFACE_HUB_CACHE": "d",
+             "USE_FLASH_ATTENTION": "False"}  # fmt: skip
+    assert environment(SPEC, image | {"PORT": "80"}, "") == image
+
+
 def test_engine_takes_the_place_of_a_missing_router_and_says_so() -> None:
     program = find_program(SPEC, "no-such-router")
     assert program.kind == "engine"

@@ -28,9 +28,10 @@ from tei_manager.manager.process import GroupProcess
 from tei_manager.settings import InstanceSpec
 
 _KEPT = frozenset({
-    "PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH",
+    "PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD",
     "VIRTUAL_ENV", "PYTHONPATH", "XDG_CACHE_HOME", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
     "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", "LOG_LEVEL",
+    "USE_FLASH_ATTENTION",
 })  # fmt: skip
 _KEPT_PREFIXES = ("HF_", "HUGGINGFACE_HUB_", "CUDA_", "NVIDIA_", "LC_", "OMP_", "MKL_", "RAYON_")
 
