@@ -27,7 +27,7 @@ def settings_of(
         assert reread() == settings
         given.append(settings)
 
-    for name in ENVIRONMENT:
+    for name in (*ENVIRONMENT, "TEI_MANAGER_CONFIG"):
         monkeypatch.delenv(name, raising=False)
     for name, value in (environ or {}).items():
         monkeypatch.setenv(name, value)

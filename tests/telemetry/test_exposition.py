@@ -78,12 +78,13 @@ def test_worker_that_has_not_reported_yet_is_all_zeros() -> None:
 
 
 def test_managers_own_figures_have_the_names_of_the_contract() -> None:
-    figures = [InstanceFigures("a", 'odd "model"\n', 1, 2, 3, 4)]
+    figures = [InstanceFigures("a", 'odd "model"\n', "failed", 1, 2, 3, 4)]
     samples = _read(manager_families(figures, 5, {"silent": 6}, {"a": 7, "gone": 8}))
     assert samples["tei_manager_instances_created_total", 'instance=a,model=odd "model"\n'] == 1
     assert samples["tei_manager_instances_deleted_total", "instance=a"] == 2
     assert samples["tei_manager_instance_restarts_total", "instance=a"] == 3
     assert samples["tei_manager_health_check_failures_total", "instance=a"] == 4
+    assert samples["tei_manager_instance_status", "instance=a,status=failed"] == 1
     assert samples["tei_manager_instance_scrape_failures_total", "instance=a"] == 7
     assert ("tei_manager_instance_scrape_failures_total", "instance=gone") not in samples
     assert samples["tei_manager_instances_count", ""] == 1

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from tei_manager.cli.config import File
 from tei_manager.cli.mux import PASSTHROUGH_HELP, Passthrough
 
 
 def serve(
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="Settings, TOML.")] = None,
+    config: File = None,
     api_host: Annotated[str | None, typer.Option(help="Address of the control API.")] = None,
     api_port: Annotated[int | None, typer.Option(help="Port of the control API.")] = None,
     allow_insecure: Annotated[

@@ -332,6 +332,7 @@ class Registry:
             InstanceFigures(
                 status.name,
                 status.record.spec.model_id,
+                status.state.value,
                 *self._counted.get(status.name, (0, 0)),
                 status.record.restarts,
                 status.probe_failures,

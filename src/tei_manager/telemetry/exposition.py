@@ -43,6 +43,7 @@ class InstanceFigures:
     Args:
         name: Label ``instance``.
         model: Label ``model``.
+        status: As REST shows it.
         created: How often an instance of this name was created since the manager started.
         deleted: How often one of this name was deleted.
         restarts: How often it was started again.
@@ -51,6 +52,7 @@ class InstanceFigures:
 
     name: str
     model: str
+    status: str
     created: int
     deleted: int
     restarts: int
@@ -213,6 +215,14 @@ def manager_families(
         for row in rows:
             family.add_metric([row.name], getattr(row, attribute))
         yield family
+    present = GaugeMetricFamily(
+        "tei_manager_instance_status",
+        "1 for the status that the instance is in.",
+        labels=["instance", "status"],
+    )
+    for row in rows:
+        present.add_metric([row.name, row.status], 1)
+    yield present
     failed = CounterMetricFamily(
         "tei_manager_instance_scrape_failures",
         "Scrapes in which an instance's own metrics could not be read.",
