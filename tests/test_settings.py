@@ -13,13 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tei_manager.errors import InvalidSettings
-from tei_manager.settings import (
-    ENVIRONMENT,
-    InstanceSpec,
-    is_loopback,
-    load,
-    loopback_address,
-)
+from tei_manager.settings import ENVIRONMENT, InstanceSpec, is_loopback, load
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -245,29 +239,6 @@ def _outcome(file: Path) -> list[str]:
 def test_any_text_is_settings_or_mistakes_with_a_place(tmp_path: Path, text: str) -> None:
     file = _file(tmp_path, text.replace("\r", ""))
     assert all(sentence for sentence in _outcome(file))
-
-
-@pytest.mark.parametrize(
-    ("address", "parts"),
-    [
-        ("127.0.0.1:80", ("127.0.0.1", 80)),
-        ("localhost:80", ("127.0.0.1", 80)),
-        ("[::1]:80", ("::1", 80)),
-    ],
-)
-def test_external_address_is_split(address: str, parts: tuple[str, int]) -> None:
-    assert loopback_address(address) == parts
-
-
-@pytest.mark.parametrize(
-    "address",
-    ["", "127.0.0.1", ":80", "10.0.0.1:80", "169.254.169.254:80", "example.org:80",
-     "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:\N{DEVANAGARI DIGIT ONE}",
-     "localhost.evil.org:80", "0.0.0.0:80"],
-)  # fmt: skip
-def test_external_address_beyond_this_machine_is_refused(address: str) -> None:
-    with pytest.raises(ValueError, match="loopback"):
-        loopback_address(address)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,10 @@ class InstanceView(Answer):
     backend: str = Field(
         description="tei, engine or external; auto until it was started.", examples=["tei"]
     )
-    address: str = Field(examples=["127.0.0.1:8081"])
+    address: str = Field(
+        description="Of its gRPC server; that of an external one as it was given.",
+        examples=["127.0.0.1:8081"],
+    )
     port: int = Field(description="Of its gRPC server.", examples=[8081])
     prometheus_port: int = Field(
         description="Of its own metrics; 0 for an external one without.", examples=[9100]
@@ -101,7 +104,7 @@ class InstanceView(Answer):
             status=status.state,
             status_reason=status.reason,
             backend=status.backend,
-            address=f"{host}:{status.port}",
+            address=spec.address or f"{host}:{status.port}",
             port=status.port,
             prometheus_port=record.prometheus_port,
             pid=status.pid,

@@ -16,7 +16,7 @@ from tei_manager.errors import (
     PortConflict,
     TeiManagerError,
 )
-from tei_manager.manager import ports
+from tei_manager.manager import external, ports
 from tei_manager.manager.flags import KnownFlags
 from tei_manager.manager.instance import Desired, Origin, Record, Status
 from tei_manager.manager.launcher import environment, find_program, read_api_key
@@ -26,7 +26,7 @@ from tei_manager.manager.store import Store
 from tei_manager.manager.supervisor import Supervisor
 from tei_manager.manager.workers import Workers
 from tei_manager.routes import RouteTable
-from tei_manager.settings import InstanceSpec, Settings, loopback_address
+from tei_manager.settings import AllowList, InstanceSpec, Settings
 from tei_manager.telemetry.exposition import InstanceFigures
 
 log = logging.getLogger(__name__)
@@ -149,18 +149,18 @@ class Registry:
             )
         api_key = read_api_key(spec.api_key_file)
         if spec.backend == "external":
-            self._check_no_loop(spec)
+            external.check(spec.address or "", self._allowed, self._own_ports, spec.prometheus_port)
         else:
             find_program(spec, self.settings.instances.tei_binary)
             environment(spec, os.environ, api_key)
 
-    def _check_no_loop(self, spec: InstanceSpec) -> None:
-        """Refuse an address of our own: a call to it, or a scrape, would come back for ever."""
-        _, port = loopback_address(spec.address or "")
-        for key, given in (("address", port), ("prometheus_port", spec.prometheus_port)):
-            if given in self._own_ports:
-                sentence = f"{key}: port {given} is the manager's own"
-                raise PortConflict(f"{sentence}; name another server's")
+    @property
+    def _allowed(self) -> AllowList:
+        return AllowList(self.settings.instances.external_hosts)
+
+    async def look_up(self, address: str) -> str:
+        """Return the IP address of an external instance (see `supervisor.World`)."""
+        return await external.look_up(address, self._allowed, self._own_ports)
 
     def _adopt(self, record: Record) -> Supervisor:
         supervisor = Supervisor(record, self)

@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import socket
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
@@ -43,7 +44,7 @@ from tei_manager.manager.process import GroupProcess
 from tei_manager.manager.watch import Rules, Watch
 from tei_manager.manager.world import World
 from tei_manager.routes import Route, RouteState
-from tei_manager.settings import loopback_address
+from tei_manager.settings import split_address
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class Supervisor:
         self._external = record.spec.backend == "external"
         host, port = "127.0.0.1", record.port
         if self._external:
-            host, port = loopback_address(record.spec.address or "")
+            host, port = split_address(record.spec.address or "")
         self.status = Status(record, backend=record.spec.backend, host=host, port=port)
         self._api_key = ""
         self._routed = RouteState.STOPPED
@@ -230,7 +231,7 @@ class Supervisor:
     def _count_crash(self, news: _News) -> _News:
         """Return the news, as a crash loop if it was one crash too many."""
         up = time.monotonic() - self._running_since if self.phase is not Phase.STARTING else 0.0
-        if self._crashes.happened(up) is Event.EXITED:
+        if self._crashes.happened(up) is Event.EXITED or self._external:
             return news
         detail = f"Gave up after {self._crashes.count} failures in a row. {news.detail}"
         return replace(news, event=Event.CRASH_LOOP, detail=detail)
@@ -284,8 +285,12 @@ class Supervisor:
             if cause is not Event.START:
                 await self._update(replace(self.record, restarts=self.record.restarts + 1))
             self._api_key = read_api_key(self.record.spec.api_key_file)
-            if not self._external and not self._adopt():
+            if self._external:
+                self._show(host=await self._world.look_up(self.record.spec.address or ""))
+            elif not self._adopt():
                 await self._spawn()
+        except socket.gaierror as error:  # as after a crash: it may be known in a while
+            self._post(self._generation, Event.EXITED, f"Its name cannot be looked up ({error})")
         except (TeiManagerError, OSError) as error:
             await self._end_process(0)
             await self._handle(_News(Event.LAUNCH_FAILED, str(error)))

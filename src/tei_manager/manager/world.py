@@ -35,5 +35,13 @@ class World(Protocol):
             TeiManagerError: A port that was asked for is taken, or none is free.
         """
 
+    async def look_up(self, address: str) -> str:
+        """Return the IP address of an external instance's ``host:port``.
+
+        Raises:
+            TeiManagerError: It is not allowed.
+            socket.gaierror: The name is not known, or not now.
+        """
+
     async def forget(self, supervisor: Supervisor) -> None:
         """Remove a supervisor whose instance is gone, from the workers' tables, too."""

@@ -5,7 +5,8 @@ it gathers all of them, each with file and line where there is one, and an unkno
 nearest known key. Nothing here starts, opens or binds anything.
 """
 
-from tei_manager.settings.instance import MANAGED_FLAGS, InstanceSpec, loopback_address
+from tei_manager.settings.external import AllowList, split_address
+from tei_manager.settings.instance import MANAGED_FLAGS, InstanceSpec
 from tei_manager.settings.reloading import reloaded
 from tei_manager.settings.schema import json_schema
 from tei_manager.settings.sections import ENVIRONMENT, Settings, is_loopback
@@ -14,12 +15,13 @@ from tei_manager.settings.sources import Origins, load
 __all__ = [
     "ENVIRONMENT",
     "MANAGED_FLAGS",
+    "AllowList",
     "InstanceSpec",
     "Origins",
     "Settings",
     "is_loopback",
     "json_schema",
     "load",
-    "loopback_address",
     "reloaded",
+    "split_address",
 ]

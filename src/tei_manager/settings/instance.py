@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from tei_manager.settings.external import split_address
 from tei_manager.settings.types import Frozen, InstancePort, Seconds, Switch, text_like
 
 # Names become file names and metric labels, so they hold nothing that a path or a label could
@@ -107,7 +107,9 @@ class InstanceSpec(Frozen):
         "engine where that is missing.",
     )
     address: str | None = Field(
-        default=None, description="host:port on a loopback address, for backend external only."
+        default=None,
+        description="host:port, for backend external only: a loopback address, or what "
+        "``[instances] external_hosts`` allows.",
     )
     api_key_file: str | None = Field(
         default=None, description="File whose first line is sent to the instance as bearer token."
@@ -121,7 +123,7 @@ class InstanceSpec(Frozen):
         for argument in self.extra_args:
             _check_extra_argument(argument)
         if self.backend == "external":
-            loopback_address(self.address or "")
+            split_address(self.address or "")
         elif self.address is not None:
             raise ValueError("address is for backend 'external' only; remove it")
         return self
@@ -134,20 +136,3 @@ def _check_extra_argument(argument: str) -> None:
         raise ValueError(f"extra_args: write '{argument[:64]}' as --flag or --flag=value")
     if any(managed.startswith(flag) for managed in MANAGED_FLAGS):
         raise ValueError(f"extra_args: {flag} is set by the manager; remove it")
-
-
-def loopback_address(address: str) -> tuple[str, int]:
-    """Split ``host:port`` of an external instance; only loopback addresses are allowed.
-
-    Raises:
-        ValueError: It is not such an address; the sentence says what to write.
-    """
-    host, _, port = address.rpartition(":")
-    host = "127.0.0.1" if host == "localhost" else host.strip("[]")
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError("address must be host:port on a loopback address, such as 127.0.0.1:8080")
-    return host, int(port)

@@ -22,6 +22,7 @@ RELOADED: frozenset[tuple[str, str]] = frozenset({
     ("instances", "on_exit"),
     ("instances", "model_dirs"),
     ("instances", "api_key_dirs"),
+    ("instances", "external_hosts"),
 })  # fmt: skip
 """What takes effect at a reload; ``[health]`` and the start-up time-out at an instance's next
 start. Everything else is bound, opened or handed to workers when the manager starts."""

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import platformdirs
 from pydantic import Field
 
+from tei_manager.settings.external import AllowList, ExternalHost, split_address
 from tei_manager.settings.instance import InstanceSpec
 from tei_manager.settings.types import (
     Count,
@@ -127,6 +128,11 @@ class InstancesSettings(Frozen):
         description="Folders below which a create request may name an api_key_file; [[instance]] "
         "tables may name any.",
     )
+    external_hosts: tuple[ExternalHost, ...] = Field(
+        default=(),
+        description="Where external instances may be besides this machine's loopback: names, "
+        "addresses, networks such as 10.0.0.0/24, or * for any.",
+    )
 
 
 class ModelsSettings(Frozen):
@@ -218,6 +224,7 @@ def contradictions(settings: Settings) -> Iterator[tuple[Location, str]]:
         sentence = f"there are {count} [[instance]] tables, above instances.max = {rules.max}"
         yield ("instance", rules.max), f"{sentence}; remove some or raise it"
     yield from _claimed_twice(settings)
+    yield from _hosts_not_allowed(settings)
 
 
 def _address_mistakes(settings: Settings) -> Iterator[tuple[Location, str]]:
@@ -251,6 +258,17 @@ def _claimed_twice(settings: Settings) -> Iterator[tuple[Location, str]]:
                 sentence = f"port {port} is that of {ports[port]} already; choose another"
                 yield ("instance", index, key), sentence
             ports[port] = f"instance '{spec.name}'"
+
+
+def _hosts_not_allowed(settings: Settings) -> Iterator[tuple[Location, str]]:
+    """Yield the external instances that ``instances.external_hosts`` does not allow."""
+    allowed = AllowList(settings.instances.external_hosts)
+    for index, spec in enumerate(settings.instance):
+        if spec.address is not None:
+            try:
+                allowed.check(split_address(spec.address)[0])
+            except ValueError as error:
+                yield ("instance", index, "address"), f"address: {error}"
 
 
 def is_loopback(host: str) -> bool:
