@@ -5,7 +5,9 @@ with a `Hello`, with which the descriptor of its listening socket travels (SCM_R
 manager that comes back can take the socket over. Then, in any order:
 
     manager → worker   ``table``     with the fields of `RouteTable.to_json`, always the whole table
-    worker → manager   ``applied``   the ``version`` of each table that is in force
+    worker → manager   ``under_way`` ``calls`` that processes still have which get no more, by key
+                                     of their route: before each ``applied``, and when one has none
+                       ``applied``   the ``version`` of each table that is in force
                        ``counters``  `Counters.to_json`, once a second, the first at once and
                                      the last when the worker ends
                        ``draining``  once: it takes no more clients, and ends when its calls have
@@ -19,7 +21,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised with every change of what is said here, the keys and the buckets of counters included.
 What a `Hello` has now stays, so that it can always be read."""
 

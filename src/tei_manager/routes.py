@@ -36,7 +36,8 @@ class Route:
         state: Only a `RouteState.RUNNING` route takes calls.
         ordinal: Order of creation; routing by index counts running routes in this order.
         key: Names the process behind the address. Another process on the same port has another
-            key, so that a connection to the old one is never used for the new one.
+            key, so that a connection to the old one is never used for the new one. Empty once it is
+            to be ended: the calls that it still has fail then.
         api_key: Sent to the instance as ``authorization: Bearer …``; empty for none.
     """
 

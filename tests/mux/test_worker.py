@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,12 @@ class Manager:
             while True:
                 yield await self.hear(kind)
 
+    def say_table(self, *routes: Route | tuple[str, int], version: int) -> None:
+        self.say(table(*routes, version=version).to_json()[:-1] + ',"type":"table"}')
+
     async def apply(self, *routes: Route | tuple[str, int], version: int) -> None:
         """Send a table and wait until it is applied."""
-        self.say(table(*routes, version=version).to_json()[:-1] + ',"type":"table"}')
+        self.say_table(*routes, version=version)
         assert (await self.hear("applied"))["version"] == version
 
     def leave(self) -> None:
@@ -249,6 +253,53 @@ async def test_a_draining_worker_says_goodbye_twice_and_then_closes() -> None:
         assert await until_frame(client.reader, 7) == call.to_bytes(4, "big") + bytes(4)
         rest = await asyncio.wait_for(client.reader.read(-1), 5)
         assert b"grpc-status" in rest  # the call under way was answered, then all was closed
+
+
+async def test_calls_of_a_route_that_is_withdrawn_are_told_until_the_last_is_gone(
+    tmp_path: Path,
+) -> None:
+    async with (
+        fake_tei() as tei,
+        worker_process(tmp_path) as (_, port),
+        manager_of(tmp_path) as manager,
+        channel(port) as client,
+    ):
+        running = Route("a", port=tei.port, key="1.77")
+        await manager.apply(running, version=7)
+        ask = client.unary_unary(path("Embed"))
+        calls = [asyncio.ensure_future(ask(embed("hold"), timeout=20)) for _ in range(2)]
+        for _ in calls:
+            await tei.call()
+        manager.say_table(replace(running, state=RouteState.STOPPING), version=8)
+        assert (await manager.hear("under_way"))["calls"] == {"1.77": 2}
+        tei.release.set()
+        assert (await manager.hear("under_way"))["calls"] == {}
+        assert await asyncio.gather(*calls)
+
+
+async def test_calls_of_a_process_that_is_to_be_ended_fail_and_are_cancelled_there(
+    tmp_path: Path,
+) -> None:
+    async with (
+        fake_tei() as tei,
+        worker_process(tmp_path) as (_, port),
+        manager_of(tmp_path) as manager,
+        channel(port) as client,
+    ):
+        running = Route("a", port=tei.port, key="1.77")
+        await manager.apply(running, version=7)
+        call = asyncio.ensure_future(client.unary_unary(path("Embed"))(embed("hold"), timeout=20))
+        there = await tei.call()
+        stopping = replace(running, state=RouteState.STOPPING)
+        await manager.apply(stopping, version=8)
+        assert not call.done()
+        await manager.apply(replace(stopping, key=""), version=9)
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await call
+        assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert failure.value.details() == "instance 'a' was stopped before it had answered"
+        assert (await there.ended()).cancelled
+        assert (await manager.hear("under_way"))["calls"] == {}
 
 
 async def test_a_worker_without_a_manager_drains_in_the_end(

@@ -47,12 +47,13 @@ class Info(tei_pb2_grpc.InfoServicer):
 
 
 class Embed(tei_pb2_grpc.EmbedServicer):
-    def __init__(self, broken: bool) -> None:
-        self._broken = broken
+    def __init__(self, broken: bool, gate: Gate) -> None:
+        self._broken, self._gate = broken, gate
 
     async def Embed(  # noqa: N802
         self, request: tei_pb2.EmbedRequest, context: Context
     ) -> tei_pb2.EmbedResponse:
+        await self._gate.open.wait()
         if self._broken:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "Backend error: as told")
         return tei_pb2.EmbedResponse(embeddings=vector(request.inputs))
@@ -61,6 +62,7 @@ class Embed(tei_pb2_grpc.EmbedServicer):
         self, requests: AsyncIterator[tei_pb2.EmbedRequest], context: Context
     ) -> AsyncIterator[tei_pb2.EmbedResponse]:
         async for request in requests:
+            await self._gate.open.wait()
             yield tei_pb2.EmbedResponse(embeddings=vector(request.inputs))
 
 
@@ -113,7 +115,7 @@ async def serve(flags: argparse.Namespace, stop: asyncio.Event) -> None:
         loop.add_signal_handler(signal.SIGUSR2, gate.open.set)
     server = grpc.aio.server()
     tei_pb2_grpc.add_InfoServicer_to_server(Info(flags.model_id, gate), server)
-    tei_pb2_grpc.add_EmbedServicer_to_server(Embed(flags.broken), server)
+    tei_pb2_grpc.add_EmbedServicer_to_server(Embed(flags.broken, gate), server)
     health_pb2_grpc.add_HealthServicer_to_server(Health(not flags.never_healthy), server)
     server.add_insecure_port(f"{flags.hostname}:{flags.port}")
     await server.start()

@@ -108,6 +108,9 @@ ENDING = frozenset({Phase.STOPPING, Phase.RESTARTING, Phase.FAILING, Phase.DELET
                     Phase.RECOVERING})  # fmt: skip
 """Phases in which `Action.END` is under way."""
 
+ASKED = frozenset({Phase.STOPPING, Phase.RESTARTING, Phase.DELETING})
+"""Those of them that somebody asked for, of a process that may well be answering calls."""
+
 RESTING = frozenset({Phase.STOPPED, Phase.RUNNING, Phase.UNHEALTHY, Phase.FAILED, Phase.DELETED})
 """Phases that last until something happens; what ``?wait=`` waits for. They are shown only after
 every worker knows of them, so that a caller never finds 9001 behind 9000."""

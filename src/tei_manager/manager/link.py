@@ -82,6 +82,7 @@ class Link:
         address: What it listens on for clients: host and port, port 0 if that is not known.
         applied: Version of the table that the worker has in force, of those sent here; 0 before.
         report: Its latest counters.
+        under_way: Calls that processes still have which get no more, by key of their route.
         draining: Whether it takes no more clients.
 
     Ownership:
@@ -100,6 +101,7 @@ class Link:
         self._reader, self._writer = reader, writer
         self.applied = 0
         self.report: dict[str, Any] = {}
+        self.under_way: dict[str, int] = {}
         self.draining = False
         self._heard = 0
 
@@ -220,6 +222,8 @@ class Link:
         match message.get("type"):
             case "applied":
                 self.applied = int(message["version"])
+            case "under_way":
+                self.under_way = dict(message["calls"])
             case "counters":
                 self.report = dict(message["counters"])
             case "draining":

@@ -268,6 +268,10 @@ class Registry:
         if self._restored:
             await self.workers.acknowledged(self._version)
 
+    async def finish_calls(self, key: str, limit: float) -> None:
+        """Wait until a process has no more calls (see `supervisor.World`)."""
+        await self.workers.finished(key, limit)
+
     async def restore(self) -> None:
         """Bring back the instances of the store and of the settings file.
 

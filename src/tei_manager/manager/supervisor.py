@@ -7,8 +7,9 @@ Rules of this file
        generation of the process that it is about; news about an earlier process is dropped.
     3. Written before announced: desired state and history are in the store before the answer.
     4. `status` is replaced, never changed; readers take it without asking.
-    5. A phase that lasts is shown only after the workers know of it; a route is withdrawn from
-       them before the process gets its first signal.
+    5. A phase that lasts is shown only after the workers know of it. A route is withdrawn from
+       them before the process gets its first signal; where somebody asked for the end, calls under
+       way have half of the stop time-out until then. What is left of them fails.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from tei_manager.manager.instance import Desired, Record, Status
 from tei_manager.manager.launcher import find_program, launch, read_api_key
 from tei_manager.manager.lifecycle import (
     ALIVE,
+    ASKED,
     FAILURES,
     RESTING,
     Action,
@@ -87,6 +89,7 @@ class Supervisor:
         self.status = Status(record, backend=record.spec.backend, host=host, port=port)
         self._api_key = ""
         self._routed = RouteState.STOPPED
+        self._severed = False
         self._generation = 0
         self._crashes = Crashes(world.backoff)
         self._running_since = 0.0
@@ -116,7 +119,8 @@ class Supervisor:
         """Return the row of the route table, which knows first what `status` shows later."""
         record, status = self.record, self.status
         run = record.runtime  # the key of a process that is found again must stay as it was
-        key = f"{record.ordinal}." + (f"{run.pid}.{run.birth}" if run else str(self._generation))
+        process = f"{run.pid}.{run.birth}" if run else str(self._generation)
+        key = "" if self._severed else f"{record.ordinal}.{process}"
         return Route(record.spec.name, record.spec.model_id, status.host, status.port,
                      self._routed, record.ordinal, key, self._api_key)  # fmt: skip
 
@@ -269,7 +273,7 @@ class Supervisor:
             case Action.END:
                 if self._watch is not None:
                     self._watch.cancel()
-                self._help("end", self._end())
+                self._help("end", self._end(self.phase in ASKED))
             case Action.AWAIT_RETRY:
                 delay = self._crashes.delay(random.random())  # noqa: S311 - jitter
                 self._help("retry", self._retry(delay))
@@ -280,6 +284,7 @@ class Supervisor:
 
     async def _launch(self, cause: Event) -> None:
         self._generation += 1
+        self._severed = False
         self._show(pid=None, started_at=None, health_check_failures=0)
         try:
             if cause is not Event.START:
@@ -346,10 +351,15 @@ class Supervisor:
     def _post(self, generation: int, event: Event, detail: str) -> None:
         self._news.put_nowait(_News(event, detail, generation))
 
-    async def _end(self) -> None:
-        generation = self._generation
+    async def _end(self, asked: bool) -> None:
+        generation, begun = self._generation, time.monotonic()
+        limit = self._world.settings.instances.stop_timeout_secs
         await self._world.announce()
-        await self._end_process(self._world.settings.instances.stop_timeout_secs)
+        if asked:
+            await self._world.finish_calls(self.route().key, limit / 2)
+        self._severed = True
+        await self._world.announce()
+        await self._end_process(max(limit / 2, limit - (time.monotonic() - begun)))
         self._show(pid=None, started_at=None)
         self._post(generation, Event.GONE, "")
 

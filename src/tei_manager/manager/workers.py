@@ -12,6 +12,7 @@ Known flaw
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import logging
@@ -239,6 +240,17 @@ class Workers:
             log.warning("A worker did not acknowledge route table %d in time", version)
             return False
         return True
+
+    async def finished(self, key: str, limit: float) -> None:
+        """Wait until no worker has a call under way to a process, at most ``limit`` seconds.
+
+        Args:
+            key: Of its route, which every worker knows to take no more calls.
+            limit: Seconds.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                await self._until(lambda: not any(link.under_way.get(key) for link in self.links))
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():

@@ -28,6 +28,14 @@ class World(Protocol):
     async def announce(self) -> None:
         """Send the present routes to the workers and wait, within a limit, until they know."""
 
+    async def finish_calls(self, key: str, limit: float) -> None:
+        """Wait, at most ``limit`` seconds, until no call is under way to a process.
+
+        Args:
+            key: Of its route, which was announced to take no more calls.
+            limit: Seconds.
+        """
+
     def with_free_ports(self, record: Record) -> Record:
         """Return the record with ports that can be bound now and that nobody else will get.
 

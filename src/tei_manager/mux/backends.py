@@ -15,19 +15,21 @@ Theory
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tei_manager.grpc.methods import Method
 from tei_manager.grpc.status import Code
 from tei_manager.mux.connector import Connector
 from tei_manager.mux.exchange import Exchange
+from tei_manager.mux.upstream import Upstream
 from tei_manager.routes import Route, RouteTable
 from tei_manager.wire import hpack
 from tei_manager.wire.headers import CONTENT_TYPE, PUSHBACK
 
 if TYPE_CHECKING:
     from tei_manager.mux.switch import Switch
-    from tei_manager.mux.upstream import Upstream
 
 logger = logging.getLogger(__name__)
 
@@ -119,9 +121,11 @@ class Backend:
         self._waiting.pop(exchange, None)
 
     def gone(self) -> None:
-        """Note that a stream is free."""
+        """Note that a call is gone, and its stream free."""
         if self._waiting:
             self._serve_waiting()
+        elif self.retired and not self.in_flight:
+            self.switch.backends.emptied(self)
 
     def ready(self, endpoint: Upstream) -> None:
         """Note that a connection's limits are known or changed."""
@@ -180,6 +184,13 @@ class Backend:
         self._connector.close()
         self._fail_waiting(self._cannot_connect(_RETIRED))
 
+    def end_calls(self) -> None:
+        """Fail the calls that are left, as the process is about to be ended."""
+        message = f"instance '{self.route.name}' was stopped before it had answered"
+        for endpoint in list(self.switch.endpoints):
+            if isinstance(endpoint, Upstream) and endpoint.backend is self:
+                endpoint.end_calls(message)
+
     def close(self) -> None:
         """Stop connecting. Connections are cut by whoever closes the switch."""
         self._connector.close()
@@ -236,11 +247,17 @@ def _encode_opening(route: Route, path: bytes) -> bytes:
 
 
 class Backends:
-    """All instances that the route table knows as running, by name."""
+    """All instances that the route table knows as running, by name; and those that it did.
+
+    Attributes:
+        on_emptied: Called when the last call of one that was retired is gone.
+    """
 
     def __init__(self, switch: Switch) -> None:
+        self.on_emptied: Callable[[], None] = lambda: None
         self._switch = switch
         self._by_name: dict[str, Backend] = {}
+        self._retired: set[Backend] = set()  # those with calls
 
     def __getitem__(self, name: str) -> Backend:
         """Return the backend of a running route."""
@@ -256,7 +273,10 @@ class Backends:
         return sum(backend.waiting for backend in self._by_name.values())
 
     def apply(self, table: RouteTable) -> None:
-        """Keep what is unchanged, retire what is gone or is another process now."""
+        """Keep what is unchanged, retire what is gone or is another process now.
+
+        Calls under way go on, until a table says that no process is left behind their name.
+        """
         old, self._by_name = self._by_name, {}
         for route in table.running:
             backend = old.get(route.name)
@@ -266,6 +286,25 @@ class Backends:
         for name, backend in old.items():
             if self._by_name.get(name) is not backend:
                 backend.retire()
+                if backend.in_flight:
+                    self._retired.add(backend)
+        for backend in list(self._retired):
+            present = table.by_name.get(backend.route.name)
+            if present is not None and backend.route.key and not present.key:
+                backend.end_calls()
+
+    def under_way(self) -> dict[str, int]:
+        """Return how many calls each process still has that gets no more, by its route's key."""
+        calls: Counter[str] = Counter()
+        for backend in self._retired:
+            calls[backend.route.key] += backend.in_flight
+        return dict(calls)
+
+    def emptied(self, backend: Backend) -> None:
+        """Note that the last call of one that was retired is gone."""
+        if backend in self._retired:
+            self._retired.discard(backend)
+            self.on_emptied()
 
     def close(self) -> None:
         """Stop connecting."""

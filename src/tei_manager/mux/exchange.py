@@ -175,6 +175,14 @@ class Exchange:
         self._finish_failure(code, message, more)
         self.gone()
 
+    def abandon(self, code: Code, message: str) -> None:
+        """Fail the call, whose stream may go on at the instance, and end that as well."""
+        self._finish_failure(code, message)
+        if self.stream is not None and self.stream.remote_closed:
+            self._close()
+        elif self.endpoint is not None and self.stream is not None:
+            self.endpoint.cancel(self, self.stream)
+
     def gone(self) -> None:
         """Note that the instance holds nothing of the call any more; safe to call twice."""
         if self.is_gone:
@@ -185,6 +193,8 @@ class Exchange:
         sink, self.sink = self.sink, None
         if self.endpoint is not None:
             self.endpoint.detach()
+        else:
+            self.backend.gone()
         if sink is not None:
             sink.on_gone()
 
@@ -225,12 +235,12 @@ class Exchange:
         if sink is None:
             return
         if first and head.grpc_status is None and not head.is_grpc:
-            self._abandon(*self._why_not_grpc(head))
+            self.abandon(*self._why_not_grpc(head))
         elif not end:
             sink.on_answer(head)
         elif head.grpc_status is None:
             message = f"instance '{self.backend.route.name}' ended the call without a status"
-            self._abandon(Code.UNKNOWN, message)
+            self.abandon(Code.UNKNOWN, message)
         else:
             self.over = True
             sink.on_end(head)
@@ -278,14 +288,6 @@ class Exchange:
         self._replay = None
         if self.sink is not None:
             self.sink.on_failure(code, message, more)
-
-    def _abandon(self, code: Code, message: str) -> None:
-        """Fail a call whose stream may go on at the instance."""
-        self._finish_failure(code, message)
-        if self.stream is not None and self.stream.remote_closed:
-            self._close()
-        elif self.endpoint is not None and self.stream is not None:
-            self.endpoint.cancel(self, self.stream)
 
     def _close(self) -> None:
         """The instance has ended its side; end ours if that is still open."""

@@ -163,6 +163,13 @@ class Upstream(Endpoint):
         elif not self.live and now - self.idle_since > IDLE_SECONDS:
             self.retire()
 
+    def end_calls(self, message: str) -> None:
+        """Fail every call that is not over, and reset it at the instance."""
+        for stream in list(self.connection.streams.values()):
+            owner = stream.owner
+            if isinstance(owner, Exchange) and not owner.over:
+                owner.abandon(Code.UNAVAILABLE, message)
+
     def retire(self) -> None:
         """Take no more calls; close when the last one is over."""
         self.connection.going = True

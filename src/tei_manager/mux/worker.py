@@ -71,6 +71,7 @@ class Worker:
         self._orphan_timer: asyncio.TimerHandle | None = None
         self._managers: set[asyncio.StreamWriter] = set()
         self._control: tuple[Path, asyncio.Server] | None = None
+        self.switch.backends.on_emptied = self._tell_under_way
 
     def apply(self, table: RouteTable) -> None:
         """Route by ``table`` from the next call on."""
@@ -179,9 +180,14 @@ class Worker:
         if order.get("type") == "table":
             table = RouteTable.from_json(line)
             self.apply(table)
+            self._tell_under_way()
             writer.write(control.line("applied", version=table.version))
         else:
             logger.warning("the manager said what this worker does not know: %r", order)
+
+    def _tell_under_way(self) -> None:
+        for writer in self._managers:
+            writer.write(control.line("under_way", calls=self.switch.backends.under_way()))
 
     async def _keep_reporting(self, writer: asyncio.StreamWriter) -> None:
         while True:

@@ -112,7 +112,8 @@ class InstancesSettings(Frozen):
         default=300, description="Until an instance must answer after its start."
     )
     stop_timeout_secs: Seconds = Field(
-        default=30, description="Until a process that was asked to end is killed."
+        default=30,
+        description="Until a process that was asked to end is killed; half of it is for its calls.",
     )
     on_exit: Literal["stop", "leave"] = Field(
         default="stop",
