@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pynvml
 import pytest
+from control_plane import running
 
 from tei_manager.errors import InvalidGpuId
 from tei_manager.manager import gpus
@@ -43,6 +46,37 @@ def test_library_of_the_driver_is_asked_first_and_once(monkeypatch: pytest.Monke
     monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: asked.append("shutdown"))
     assert (gpus.count(), gpus.count()) == (3, 3)
     assert asked == ["init", "shutdown"]
+
+
+@pytest.mark.asyncio
+async def test_driver_that_takes_its_time_does_not_hold_the_manager(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    asked, goes_on = threading.Event(), threading.Event()
+
+    def wake_up() -> None:
+        asked.set()
+        assert goes_on.wait(30), "the loop, which would let it go on, is held"
+
+    monkeypatch.setattr(pynvml, "nvmlInit", wake_up)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 1)
+    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
+    async with running(tmp_path) as rig:
+        creating = asyncio.create_task(rig.create("a", gpu_id=0))
+        await asyncio.to_thread(asked.wait, 30)
+        assert (await rig.create("b", autostart=False))["status"] == "stopped"
+        assert not creating.done()
+        goes_on.set()
+        assert (await creating)["status"] == "running"
+        gpus.count.cache_clear()
+        asked.clear()
+        goes_on.clear()
+        restarting = asyncio.create_task(rig.post("a", "restart"))
+        await asyncio.to_thread(asked.wait, 30)
+        assert (await rig.show("b"))["status"] == "stopped"
+        goes_on.set()
+        assert (await restarting)["status"] == "running"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ in the order of NVML.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import subprocess
 from collections.abc import Callable, Mapping
@@ -36,6 +37,16 @@ def count() -> int:
         return _count_by_smi()
     finally:
         pynvml.nvmlShutdown()
+
+
+async def get_counted(gpu_id: int | None) -> None:
+    """Have the GPUs counted in a thread if one was asked for, so that `count` answers at once.
+
+    Args:
+        gpu_id: Of an instance; ``None`` if it asks for none.
+    """
+    if gpu_id is not None:
+        await asyncio.to_thread(count)
 
 
 def _count_by_smi() -> int:

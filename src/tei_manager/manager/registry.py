@@ -16,7 +16,7 @@ from tei_manager.errors import (
     PortConflict,
     TeiManagerError,
 )
-from tei_manager.manager import external, ports
+from tei_manager.manager import external, gpus, ports
 from tei_manager.manager.flags import KnownFlags
 from tei_manager.manager.instance import Desired, Origin, Record, Status
 from tei_manager.manager.launcher import environment, find_program, read_api_key
@@ -117,6 +117,7 @@ class Registry:
         return await asyncio.shield(task)
 
     async def _create(self, spec: InstanceSpec, origin: Origin) -> Supervisor:
+        await gpus.get_counted(spec.gpu_id)
         async with self._creating:
             self._check(spec)
             supervisor = self._adopt(await self._insert(spec, origin))

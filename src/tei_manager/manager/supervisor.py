@@ -27,6 +27,7 @@ from functools import partial
 from typing import Any
 
 from tei_manager.errors import InstanceNotFound, StateFailed, TeiManagerError
+from tei_manager.manager.gpus import get_counted
 from tei_manager.manager.instance import Desired, Record, Status
 from tei_manager.manager.launcher import find_program, launch, read_api_key
 from tei_manager.manager.lifecycle import (
@@ -322,6 +323,7 @@ class Supervisor:
             self._say.warning("Instance '%s': %s", self.name, program.note)
             await self._world.store.remember(self.name, "fallback", program.note)
         known = await self._world.flags.of(program)
+        await get_counted(self.record.spec.gpu_id)
         record = self._world.with_free_ports(self.record)
         self._process = launch(program, record, known, self._api_key, self.log)
         runtime = self._process.runtime(program.kind)
