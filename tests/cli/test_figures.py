@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from io import StringIO
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
 
-from tei_manager.cli.figures import Look, _memory, compare, percentile
+from tei_manager.cli.figures import Look, _memory, compare, percentile, read
+from tei_manager.cli.top import render
 
 INF = float("inf")
 
@@ -41,6 +45,63 @@ def test_percentiles_are_of_the_time_between_only() -> None:
     assert view.rate == 5
     assert view.p50 == pytest.approx(0.55)
     assert compare(after, after).p50 is None
+
+
+SAMPLES = """
+# TYPE tei_grpc_pool_requests counter
+tei_grpc_pool_requests_total{{instance="a",method="embed"}} {embed}
+tei_grpc_pool_requests_total{{instance="a",method="info"}} 7
+# TYPE tei_grpc_pool_requests_in_flight gauge
+tei_grpc_pool_requests_in_flight{{instance="a"}} 3
+tei_grpc_pool_requests_in_flight{{instance="b"}} 0
+# TYPE tei_grpc_pool_request_duration_seconds histogram
+tei_grpc_pool_request_duration_seconds_bucket{{instance="a",le="0.01"}} {quick}
+tei_grpc_pool_request_duration_seconds_bucket{{instance="a",le="0.1"}} {slow}
+tei_grpc_pool_request_duration_seconds_bucket{{instance="a",le="+Inf"}} {slow}
+# TYPE tei_grpc_multiplexer_requests_in_flight gauge
+tei_grpc_multiplexer_requests_in_flight 4
+"""
+
+
+def _look(at: float, **counts: int) -> Look:
+    families = text_string_to_metric_families(SAMPLES.format(**counts))
+    samples = [sample for family in families for sample in family.samples]
+    rows = [_row("a"), _row("b", pid=8, status="stopped")]
+    return read(at, rows, samples, {7: 2048})
+
+
+def test_each_instance_has_figures_of_its_own() -> None:
+    view = compare(
+        _look(0, embed=100, quick=90, slow=100), _look(2, embed=120, quick=100, slow=120)
+    )
+    a, b = view.instances
+    assert {key: a[key] for key in ("status", "in_flight", "rate", "memory")} == {
+        "status": "running",
+        "in_flight": 3,
+        "rate": 10,
+        "memory": 2048,
+    }
+    assert (a["p50"], a["p99"]) == (pytest.approx(0.01), pytest.approx(0.0982))
+    assert {key: b[key] for key in ("status", "in_flight", "rate", "p50", "p99", "memory")} == {
+        "status": "stopped",
+        "in_flight": 0,
+        "rate": 0,
+        "p50": None,
+        "p99": None,
+        "memory": None,
+    }
+    assert view.in_flight == 4
+
+
+def test_table_shows_them_beside_each_other() -> None:
+    view = compare(
+        _look(0, embed=100, quick=90, slow=100), _look(2, embed=120, quick=100, slow=120)
+    )
+    drawn = Console(width=120, file=StringIO(), record=True)
+    drawn.print(render(view))
+    lines = drawn.export_text().splitlines()
+    words = next(line for line in lines if line.startswith("a ")).split()
+    assert words[1:8] == ["running", "3", "10.0", "10", "ms", "98.2", "ms"]
 
 
 def test_call_above_the_last_bound_is_said_to_take_that() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import time
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tei_manager.telemetry.counters import BUCKETS, Counters, add, settled, without
+from tei_manager.telemetry.counters import BUCKETS, GAUGES, Counters, add, settled, without
 
 CALLS = st.lists(
     st.tuples(
@@ -26,7 +27,7 @@ def _counted(calls: list[tuple[str, str, int, float]]) -> Counters:
     for instance, label, code, seconds in calls:
         counters.opened(instance)
         counters.routed(instance, label)
-        counters.finished(label, code, seconds)
+        counters.finished(label, code, seconds, instance)
     return counters
 
 
@@ -40,6 +41,9 @@ def test_every_call_is_in_one_bucket_and_under_one_status(
         count = sum(call[1] == label for call in calls)
         assert sum(report["durations"].get(label, [])) == count
         assert sum(report["responses"].get(label, {}).values()) == count
+    for instance in "ab":
+        count = sum(call[0] == instance for call in calls)
+        assert sum(report["instance_durations"].get(instance, [])) == count
 
 
 @given(CALLS, CALLS)
@@ -49,11 +53,10 @@ def test_two_workers_report_what_one_would_have(
     both = add(_counted(left).to_json(), _counted(right).to_json())
     one = _counted(left + right).to_json()
     for key in one:
-        if key != "seconds":
+        if key.endswith("seconds"):
+            assert both[key] == pytest.approx(one[key], abs=1e-6)
+        else:
             assert both[key] == one[key]
-    assert all(
-        abs(both["seconds"][label] - one["seconds"][label]) < 1e-6 for label in one["seconds"]
-    )
 
 
 @given(CALLS)
@@ -89,8 +92,9 @@ def test_report_is_a_copy() -> None:
 def test_gauges_die_with_their_worker() -> None:
     counters = _counted([("a", "embed", 0, 1.0)])
     counters.in_flight = counters.client_connections = counters.queued = 7
+    counters.instance_in_flight = {"a": 7}
     left = settled(counters.to_json())
-    assert set(left) & {"in_flight", "client_connections", "queued", "connections_open"} == set()
+    assert set(left) & set(GAUGES) == set()
     assert left["connections"] == {"a": 1}
 
 
@@ -108,8 +112,9 @@ def test_series_of_a_deleted_instance_disappear() -> None:
     counters.closed("a")
     counters.retain({"b"})
     report = counters.to_json()
-    assert set(report["connections"]) == set(report["requests"]) == {"b"}
-    assert without(report, "b")["requests"] == {}
+    by_instance = ("connections", "requests", "instance_durations", "instance_seconds")
+    assert all(set(report[key]) == {"b"} for key in by_instance)
+    assert all(without(report, "b")[key] == {} for key in by_instance)
     counters.closed("a")  # its last connection ends after it is gone
     assert "a" not in counters.to_json()["connections_open"]
 
@@ -129,5 +134,5 @@ def test_counting_a_call_costs_less_than_half_a_microsecond_each() -> None:
         return min(times)
 
     finished, routed = counters.finished, counters.routed
-    assert best(lambda: finished("embed", 0, 0.0004)) < 0.5e-6
+    assert best(lambda: finished("embed", 0, 0.0004, "bge-small")) < 0.5e-6
     assert best(lambda: routed("bge-small", "embed")) < 0.5e-6

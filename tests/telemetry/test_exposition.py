@@ -34,8 +34,9 @@ def _counters() -> Counters:
     counters = Counters()
     counters.opened("a")
     counters.routed("a", "embed")
-    counters.finished("embed", 0, 0.0001)
+    counters.finished("embed", 0, 0.0001, "a")
     counters.finished("embed", 14, 70)
+    counters.instance_in_flight = {"a": 3}
     counters.in_flight, counters.bytes_in, counters.rejected = 2, 300, {"memory": 4}
     counters.broke("client", "too_many_pings")
     return counters
@@ -62,6 +63,9 @@ def test_names_and_labels_are_those_of_the_contract() -> None:
         (f"{duration}_bucket", "le=60.0,method=embed"): 1,
         (f"{duration}_bucket", "le=+Inf,method=embed"): 2,
         (f"{duration}_count", "method=embed"): 2,
+        ("tei_grpc_pool_requests_in_flight", "instance=a"): 3,
+        ("tei_grpc_pool_request_duration_seconds_bucket", "instance=a,le=0.0001"): 1,
+        ("tei_grpc_pool_request_duration_seconds_count", "instance=a"): 1,
     }
     assert expected.items() <= samples.items()
     assert abs(samples[f"{duration}_sum", "method=embed"] - 70.0001) < 1e-9

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 _TEXTS = ("Name", "Status", "Model")
+_HEADINGS = (
+    *("Name", "Status", "In flight", "Calls/s", "p50", "p99"),
+    *("Memory", "Up", "Restarts", "Model"),
+)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -73,12 +77,13 @@ def render(view: View) -> Group:
         f"{view.clients} clients, {view.workers} workers"
     )
     table = Table(box=None, pad_edge=False)
-    for heading in ("Name", "Status", "Calls/s", "Memory", "Up", "Restarts", "Model"):
+    for heading in _HEADINGS:
         justify: Literal["left", "right"] = "left" if heading in _TEXTS else "right"
         table.add_column(heading, justify=justify, no_wrap=heading != "Model")
     for row in view.instances:
         table.add_row(
-            row["name"], state(row["status"]), f"{row['rate']:.1f}", octets(row["memory"]),
+            row["name"], state(row["status"]), str(row["in_flight"]), f"{row['rate']:.1f}",
+            milliseconds(row["p50"]), milliseconds(row["p99"]), octets(row["memory"]),
             duration(row["uptime_secs"]), str(row["restarts"]), cut(row["model_id"]),
         )  # fmt: skip
     return Group(Text(head, style="bold"), Text(""), table)

@@ -272,6 +272,13 @@ class Backends:
         """Return how many calls wait for a stream."""
         return sum(backend.waiting for backend in self._by_name.values())
 
+    def in_flight(self) -> dict[str, int]:
+        """Return how many calls each instance has, those of its earlier processes included."""
+        calls: Counter[str] = Counter()
+        for backend in (*self._by_name.values(), *self._retired):
+            calls[backend.route.name] += backend.in_flight
+        return dict(calls)
+
     def apply(self, table: RouteTable) -> None:
         """Keep what is unchanged, retire what is gone or is another process now.
 

@@ -269,7 +269,9 @@ class Call:
         if self.reader is not None:
             switch.pool.queued -= self.reader.held
             self.reader = None
-        switch.counters.finished(self.method.label, code, switch.now - self.started)
+        instance = self.route.name if self.route is not None else ""
+        seconds = switch.now - self.started
+        switch.counters.finished(self.method.label, code, seconds, instance)
         exchange = self.exchange
         if exchange is None:
             self.connection.release_slot()

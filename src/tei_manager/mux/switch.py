@@ -164,4 +164,5 @@ class Switch:
         self.counters.bytes_in = self.client_traffic.received
         self.counters.bytes_out = self.client_traffic.sent
         self.counters.queued = self.backends.waiting()
+        self.counters.instance_in_flight = self.backends.in_flight()
         self.flush()

@@ -12,6 +12,7 @@ Cost: `finished` and `routed` run once per call and are held under half a micros
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Container
 from typing import Any
 
@@ -23,19 +24,26 @@ BUCKETS: tuple[float, ...] = (
 )  # fmt: skip
 """Upper bounds of the duration histogram in seconds; one more bucket has all above."""
 
-GAUGES = ("connections_open", "in_flight", "client_connections", "queued")
+GAUGES = ("connections_open", "in_flight", "instance_in_flight", "client_connections", "queued")
 """Keys of a report that show the present and die with their worker."""
 
 
-class _Method:
-    """Figures of one method: a count for each bucket, their sum, and responses by status."""
+class _Figures:
+    """Calls of one method to one instance: how long they took, and how they ended."""
 
     __slots__ = ("buckets", "codes", "seconds")
 
     def __init__(self) -> None:
         self.buckets = [0] * (len(BUCKETS) + 1)
-        self.codes: dict[int, int] = {}
         self.seconds = 0.0
+        self.codes: dict[int, int] = {}
+
+    def add(self, other: _Figures) -> None:
+        """Add the figures of other calls; safe while those are being counted."""
+        self.buckets = list(map(int.__add__, self.buckets, other.buckets))
+        self.seconds += other.seconds
+        for code, count in list(other.codes.items()):
+            self.codes[code] = self.codes.get(code, 0) + count
 
 
 class Counters:
@@ -43,6 +51,7 @@ class Counters:
 
     Attributes:
         in_flight: Calls that are open now.
+        instance_in_flight: Calls that each instance has now.
         client_connections: Client connections that are open now.
         queued: Calls that wait for a stream to their instance now.
         bytes_in: Bytes received from clients.
@@ -52,7 +61,7 @@ class Counters:
     """
 
     __slots__ = (
-        "_methods",
+        "_figures",
         "_open",
         "_opened",
         "_routed",
@@ -61,6 +70,7 @@ class Counters:
         "bytes_out",
         "client_connections",
         "in_flight",
+        "instance_in_flight",
         "queued",
         "rejected",
     )
@@ -73,10 +83,11 @@ class Counters:
         self._opened: dict[str, int] = {}
         self._open: dict[str, int] = {}
         self._routed: dict[str, dict[str, int]] = {}
-        self._methods: dict[str, _Method] = {}
+        self._figures: dict[tuple[str, str], _Figures] = {}  # by method and instance
+        self.instance_in_flight: dict[str, int] = {}
 
     def __repr__(self) -> str:
-        calls = sum(sum(method.buckets) for method in self._methods.values())
+        calls = sum(sum(figures.buckets) for figures in self._figures.values())
         return f"<Counters: {calls} calls, {self.in_flight} in flight>"
 
     def opened(self, instance: str) -> None:
@@ -96,21 +107,22 @@ class Counters:
         except KeyError:
             self._routed.setdefault(instance, {})[label] = 1
 
-    def finished(self, label: str, code: int, seconds: float) -> None:
+    def finished(self, label: str, code: int, seconds: float, instance: str = "") -> None:
         """Count a call that is over, and in flight no more.
 
         Args:
             label: The method's `grpc.methods.Method.label`.
             code: The gRPC status that the client got.
             seconds: From the client's HEADERS to the last frame queued for it.
+            instance: Where it was routed to; empty if it never was.
         """
-        method = self._methods.get(label)
-        if method is None:
-            method = self._methods[label] = _Method()
+        figures = self._figures.get((label, instance))
+        if figures is None:
+            figures = self._figures[label, instance] = _Figures()
         self.in_flight -= 1
-        method.buckets[bisect_left(BUCKETS, seconds)] += 1
-        method.seconds += seconds
-        codes = method.codes
+        figures.buckets[bisect_left(BUCKETS, seconds)] += 1
+        figures.seconds += seconds
+        codes = figures.codes
         codes[code] = codes.get(code, 0) + 1
 
     def reject(self, reason: str) -> None:
@@ -123,10 +135,17 @@ class Counters:
         reasons[reason] = reasons.get(reason, 0) + 1
 
     def retain(self, instances: Container[str]) -> None:
-        """Drop the series of every instance that is not among ``instances`` any more."""
+        """Drop the series of every instance that is not among ``instances`` any more.
+
+        Those of methods keep what they counted.
+        """
         for series in (self._opened, self._open, self._routed):
             for name in [name for name in series if name not in instances]:
                 del series[name]
+        for label, name in [key for key in self._figures if key[1]]:
+            if name not in instances:
+                nowhere = self._figures.setdefault((label, ""), _Figures())
+                nowhere.add(self._figures.pop((label, name)))
 
     def to_json(self) -> dict[str, Any]:
         """Return a report: a copy, of JSON values only, that `add` and `settled` understand.
@@ -134,18 +153,26 @@ class Counters:
         May be called from another thread, hence the lists: iterating over a dictionary that grows
         is an error, copying it is one step.
         """
-        methods = list(self._methods.items())
         routed = list(self._routed.items())
+        methods: defaultdict[str, _Figures] = defaultdict(_Figures)
+        instances: defaultdict[str, _Figures] = defaultdict(_Figures)
+        for (label, name), figures in list(self._figures.items()):
+            methods[label].add(figures)
+            if name:
+                instances[name].add(figures)
         return {
             "connections": dict(self._opened),
             "connections_open": dict(self._open),
             "requests": {name: dict(labels) for name, labels in routed},
-            "durations": {label: list(method.buckets) for label, method in methods},
-            "seconds": {label: method.seconds for label, method in methods},
+            "durations": {label: each.buckets for label, each in methods.items()},
+            "seconds": {label: each.seconds for label, each in methods.items()},
             "responses": {
-                label: {str(code): n for code, n in dict(method.codes).items()}
-                for label, method in methods
+                label: {str(code): count for code, count in each.codes.items()}
+                for label, each in methods.items()
             },
+            "instance_durations": {name: each.buckets for name, each in instances.items()},
+            "instance_seconds": {name: each.seconds for name, each in instances.items()},
+            "instance_in_flight": dict(self.instance_in_flight),
             "in_flight": self.in_flight,
             "client_connections": self.client_connections,
             "queued": self.queued,
@@ -178,7 +205,10 @@ def settled(report: dict[str, Any]) -> dict[str, Any]:
 
 def without(report: dict[str, Any], instance: str) -> dict[str, Any]:
     """Return the report without the series of one instance."""
-    by_instance = ("connections", "connections_open", "requests")
+    by_instance = (
+        *("connections", "connections_open", "requests"),
+        *("instance_durations", "instance_seconds", "instance_in_flight"),
+    )
     return report | {
         key: {name: value for name, value in report[key].items() if name != instance}
         for key in by_instance

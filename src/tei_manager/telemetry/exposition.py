@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
@@ -154,7 +155,20 @@ def _pool(report: dict[str, Any], instances: Container[str] | None) -> Iterator[
     for name, labels in known("requests"):
         for label, count in sorted(labels.items()):
             requests.add_metric([name, label], count)
-    yield from (opened, present, requests)
+    in_flight = GaugeMetricFamily(
+        "tei_grpc_pool_requests_in_flight", "Calls that an instance has now.", labels=["instance"]
+    )
+    for name, count in known("instance_in_flight"):
+        in_flight.add_metric([name], count)
+    durations = HistogramMetricFamily(
+        "tei_grpc_pool_request_duration_seconds",
+        "The same as for methods, of the calls that were sent to an instance.",
+        labels=["instance"],
+    )
+    for name, counts in known("instance_durations"):
+        seconds = report["instance_seconds"][name]
+        durations.add_metric([name], _cumulative(counts), sum_value=seconds)
+    yield from (opened, present, requests, in_flight, durations)
 
 
 def _durations(report: dict[str, Any]) -> Metric:
@@ -163,14 +177,15 @@ def _durations(report: dict[str, Any]) -> Metric:
         "From a call's HEADERS to the last frame queued for the client.",
         labels=["method"],
     )
-    bounds = [*(repr(bound) for bound in BUCKETS), "+Inf"]
     for label, counts in sorted(report.get("durations", {}).items()):
-        total, cumulative = 0, []
-        for bound, count in zip(bounds, counts, strict=True):
-            total += count
-            cumulative.append((bound, total))
-        family.add_metric([label], cumulative, sum_value=report["seconds"][label])
+        family.add_metric([label], _cumulative(counts), sum_value=report["seconds"][label])
     return family
+
+
+def _cumulative(counts: list[int]) -> list[tuple[str, float]]:
+    """Return the buckets of a histogram as Prometheus has them: each with all below it."""
+    bounds = [*(repr(bound) for bound in BUCKETS), "+Inf"]
+    return list(zip(bounds, accumulate(counts), strict=True))
 
 
 def _responses(report: dict[str, Any]) -> Metric:
