@@ -167,6 +167,11 @@ def test_mistake_in_the_environment_names_the_variable() -> None:
         ('[api]\ncors_origins = ["*"]', "as a browser sends it"),
         ("[instances]\nport_start = 9000\nport_end = 8000", "swap"),
         ("[instances]\nmetrics_port_start = 9500", "swap"),
+        ('[grpc]\ntls_cert_file = "c.pem"', "grpc.tls_cert_file needs grpc.tls_key_file"),
+        ('[api]\ntls_key_file = "k.pem"', "api.tls_key_file needs api.tls_cert_file"),
+        ('[grpc]\ntls_client_ca_file = "ca.pem"', "needs grpc.tls_cert_file"),
+        ('[grpc]\ntls_client_names = ["a"]', "needs grpc.tls_client_ca_file"),
+        ('[grpc]\nuds_mode = "660"', "write it in octal"),
         ("api = 1", "api"),
         ("instance = 1", "instance"),
     ],
@@ -216,6 +221,10 @@ def test_open_api_needs_an_explicit_word(tmp_path: Path) -> None:
     assert load(file, environ={})[0].api.host == "0.0.0.0"
     file = _file(tmp_path, '[api]\nhost = "0.0.0.0"\ntoken_file = "token"')
     assert load(file, environ={})[0].api.host == "0.0.0.0"
+    pair = 'host = "0.0.0.0"\ntls_cert_file = "c"\ntls_key_file = "k"'
+    file = _file(tmp_path, f'[api]\n{pair}\ntls_client_ca_file = "ca"')
+    assert load(file, environ={})[0].api.host == "0.0.0.0"
+    assert any("opens an API" in sentence for sentence in _mistakes(tmp_path, f"[api]\n{pair}"))
 
 
 def test_number_in_the_environment_stays_a_text_where_a_text_is_meant() -> None:

@@ -17,6 +17,7 @@
     ├─ ModelIncomplete         MODEL_LOAD_FAILED       409    9 FAILED_PRECONDITION
     ├─ ModelDownloadFailed     MODEL_DOWNLOAD_FAILED   500    13 INTERNAL
     ├─ LaunchFailed            INTERNAL_ERROR          500    13 INTERNAL
+    ├─ CertificateRefused      INVALID_CONFIG          400    3 INVALID_ARGUMENT
     └─ StateFailed             IO_ERROR                500    13 INTERNAL
 
 A class carries its stable code and both statuses, so that the edges (`api.problems`,
@@ -177,6 +178,14 @@ class ModelDownloadFailed(TeiManagerError):
 
 class LaunchFailed(TeiManagerError):
     """The program of an instance could not be started."""
+
+
+class CertificateRefused(TeiManagerError):
+    """A server's certificate, key or client CA cannot be used."""
+
+    code = "INVALID_CONFIG"
+    http_status = 400
+    grpc_status = 3
 
 
 class StateFailed(TeiManagerError):

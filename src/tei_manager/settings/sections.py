@@ -14,6 +14,7 @@ from tei_manager.settings.external import AllowList, ExternalHost, split_address
 from tei_manager.settings.instance import InstanceSpec
 from tei_manager.settings.types import (
     Count,
+    FileMode,
     Frozen,
     Host,
     InstancePort,
@@ -30,6 +31,27 @@ WebOrigin = Annotated[
     *text_like(
         r"https?://[0-9a-z._\[\]:-]+",
         "write an origin as a browser sends it, such as https://tools.example",
+    ),
+]
+
+
+CertFile = Annotated[
+    Path | None,
+    Field(
+        description="PEM; the server's certificate, then those between it and its CA. Turns TLS "
+        "on, 1.2 and later. This and the next two files are read anew when they change."
+    ),
+]
+KeyFile = Annotated[Path | None, Field(description="PEM; its key, without a password.")]
+ClientCaFile = Annotated[
+    Path | None,
+    Field(description="PEM; clients need a certificate signed by one of the CAs in it."),
+]
+ClientNames = Annotated[
+    tuple[str, ...],
+    Field(
+        description="Which of them may come in, by the subject alternative names of their "
+        "certificates: host names, URIs, addresses, each exactly as it stands there. Empty for all."
     ),
 ]
 
@@ -58,6 +80,10 @@ class ApiSettings(Frozen):
     cors_origins: tuple[WebOrigin, ...] = Field(
         default=(), description="Web sites whose pages may use the API; none by default."
     )
+    tls_cert_file: CertFile = None
+    tls_key_file: KeyFile = None
+    tls_client_ca_file: ClientCaFile = None
+    tls_client_names: ClientNames = ()
 
 
 class GrpcSettings(Frozen):
@@ -86,6 +112,15 @@ class GrpcSettings(Frozen):
     workers: Annotated[int, Field(strict=True, ge=1, le=64)] = Field(
         default=1, description="Processes that carry the calls."
     )
+    uds_path: Path | None = Field(
+        default=None,
+        description="Unix socket for clients on this machine, besides the port; without TLS.",
+    )
+    uds_mode: FileMode = Field(default="0600", description="Who may connect to it: its file mode.")
+    tls_cert_file: CertFile = None
+    tls_key_file: KeyFile = None
+    tls_client_ca_file: ClientCaFile = None
+    tls_client_names: ClientNames = ()
 
 
 class InstancesSettings(Frozen):
@@ -194,9 +229,16 @@ ENVIRONMENT: dict[str, tuple[str, str]] = {
     "TEI_MANAGER_API_PORT": ("api", "port"),
     "TEI_MANAGER_API_TOKEN_FILE": ("api", "token_file"),
     "TEI_MANAGER_API_ALLOW_INSECURE": ("api", "allow_insecure"),
+    "TEI_MANAGER_API_TLS_CERT_FILE": ("api", "tls_cert_file"),
+    "TEI_MANAGER_API_TLS_KEY_FILE": ("api", "tls_key_file"),
+    "TEI_MANAGER_API_TLS_CLIENT_CA_FILE": ("api", "tls_client_ca_file"),
     "TEI_MANAGER_GRPC_HOST": ("grpc", "host"),
     "TEI_MANAGER_GRPC_PORT": ("grpc", "multiplexer_port"),
     "TEI_MANAGER_GRPC_MAX_STREAMS": ("grpc", "max_parallel_streams"),
+    "TEI_MANAGER_GRPC_UDS_PATH": ("grpc", "uds_path"),
+    "TEI_MANAGER_GRPC_TLS_CERT_FILE": ("grpc", "tls_cert_file"),
+    "TEI_MANAGER_GRPC_TLS_KEY_FILE": ("grpc", "tls_key_file"),
+    "TEI_MANAGER_GRPC_TLS_CLIENT_CA_FILE": ("grpc", "tls_client_ca_file"),
     "TEI_BINARY_PATH": ("instances", "tei_binary"),
     "TEI_MANAGER_LOG_DIR": ("instances", "log_dir"),
     "TEI_MANAGER_ON_EXIT": ("instances", "on_exit"),
@@ -215,6 +257,8 @@ def contradictions(settings: Settings) -> Iterator[tuple[Location, str]]:
         The path of the value to change, such as ``("instance", 1, "name")``, and a sentence.
     """
     yield from _address_mistakes(settings)
+    for section in ("api", "grpc"):
+        yield from _tls_mistakes(section, getattr(settings, section))
     rules = settings.instances
     for prefix in ("", "metrics_"):
         start, end = f"{prefix}port_start", f"{prefix}port_end"
@@ -230,17 +274,33 @@ def contradictions(settings: Settings) -> Iterator[tuple[Location, str]]:
 
 def _address_mistakes(settings: Settings) -> Iterator[tuple[Location, str]]:
     api, grpc = settings.api, settings.grpc
-    if not is_loopback(api.host) and api.token_file is None and not api.allow_insecure:
+    guarded = api.token_file or (api.tls_client_ca_file and api.tls_cert_file)
+    if not is_loopback(api.host) and not guarded and not api.allow_insecure:
         yield (
             ("api", "host"),
             (
                 f"api.host = '{api.host}' opens an API without authentication to the network; "
-                "set api.token_file, use 127.0.0.1, or set api.allow_insecure = true"
+                "set api.token_file or api.tls_client_ca_file, use 127.0.0.1, or set "
+                "api.allow_insecure = true"
             ),
         )
     if api.port and api.port == grpc.multiplexer_port:
         both = f"api.port and grpc.multiplexer_port are both {api.port}"
         yield ("api", "port"), f"{both}; change one of them"
+
+
+def _tls_mistakes(
+    section: str, rules: ApiSettings | GrpcSettings
+) -> Iterator[tuple[Location, str]]:
+    needs = (
+        ("tls_cert_file", "tls_key_file"),
+        ("tls_key_file", "tls_cert_file"),
+        ("tls_client_ca_file", "tls_cert_file"),
+        ("tls_client_names", "tls_client_ca_file"),
+    )
+    for key, needed in needs:
+        if getattr(rules, key) and not getattr(rules, needed):
+            yield (section, key), f"{section}.{key} needs {section}.{needed}; set it, too"
 
 
 def _claimed_twice(settings: Settings) -> Iterator[tuple[Location, str]]:
