@@ -29,10 +29,12 @@ def stated(limit: str) -> tuple[float, ...]:
 
 def actual(constant: str) -> tuple[float, ...]:
     """Return what a constant is; for a field of a class, what a new object has."""
-    package, module, *names = constant.split(".")
-    value: Any = importlib.import_module(f"tei_manager.{package}.{module}")
-    for name in names:
-        value = getattr(value() if isinstance(value, type) else value, name)
+    value: Any = importlib.import_module("tei_manager")
+    for name in constant.split("."):
+        if hasattr(value, "__path__"):  # a package
+            value = importlib.import_module(f"{value.__name__}.{name}")
+        else:
+            value = getattr(value() if isinstance(value, type) else value, name)
     if isinstance(value, TokenBucket):
         return value.burst, value.rate
     return (value << 20,) if constant.endswith("_mb") else (value,)

@@ -1,8 +1,9 @@
 """What the manager and its workers say to each other: one JSON document a line, both ways.
 
 A worker listens on a Unix socket in the run directory, and the manager connects. The worker begins
-with a `Hello`, with which the descriptor of its listening socket travels (SCM_RIGHTS), so that a
-manager that comes back can take the socket over. Then, in any order:
+with a `Hello`, with which the descriptors of its listening sockets travel (SCM_RIGHTS): that of the
+port, and that of the clients' Unix socket if there is one. So a manager that comes back can take
+the sockets over. Then, in any order:
 
     manager → worker   ``table``     with the fields of `RouteTable.to_json`, always the whole table
     worker → manager   ``under_way`` ``calls`` that processes still have which get no more, by key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,7 +13,10 @@ from typer.testing import CliRunner
 
 from tei_manager.cli.main import app
 from tei_manager.cli.mux import parse_address, parse_route
+from tei_manager.errors import InvalidSettings
 from tei_manager.routes import Route, RouteState, RouteTable
+from tei_manager.tls import Tls
+from tei_manager.unix_socket import UnixAddress
 
 RUNNER = CliRunner()
 
@@ -62,7 +66,8 @@ def test_flags_become_one_call_of_the_worker(calls: list[tuple[Any, ...]]) -> No
              "--max-message-mb", "5", "--passthrough", "any"]  # fmt: skip
     result = RUNNER.invoke(app, flags)
     assert result.exit_code == 0, result.output
-    ((listen, table, options, metrics),) = calls
+    ((listen, table, options, metrics, unix),) = calls
+    assert unix is None
     assert listen == ("127.0.0.1", 9001)
     assert metrics == ("127.0.0.1", 9102)
     assert isinstance(table, RouteTable)
@@ -75,6 +80,29 @@ def test_flags_become_one_call_of_the_worker(calls: list[tuple[Any, ...]]) -> No
         "memory_limit_mb": 512,
         "passthrough": "any",
     }
+
+
+def test_flags_for_tls_and_a_unix_socket_reach_the_worker(
+    calls: list[tuple[Any, ...]], tmp_path: Path
+) -> None:
+    flags = ["mux", "--listen", "h:1", "--route", "a=h:2", "--uds", str(tmp_path / "s"),
+             "--uds-mode", "0660", "--tls-cert", "/c.pem", "--tls-key", "/k.pem",
+             "--tls-client-ca", "/ca.pem", "--tls-client-name", "a.example",
+             "--tls-client-name", "spiffe://b"]  # fmt: skip
+    result = RUNNER.invoke(app, flags)
+    assert result.exit_code == 0, result.output
+    ((_, _, options, _, unix),) = calls
+    assert unix == UnixAddress(tmp_path / "s", 0o660)
+    names = ("a.example", "spiffe://b")
+    assert Tls.from_json(options["tls"]) == Tls("/c.pem", "/k.pem", "/ca.pem", names)
+
+
+def test_a_certificate_without_its_key_is_named(calls: list[tuple[Any, ...]]) -> None:
+    flags = ["mux", "--listen", "h:1", "--route", "a=h:2", "--tls-cert", "/c.pem"]
+    result = RUNNER.invoke(app, flags)
+    assert isinstance(result.exception, InvalidSettings)
+    assert "grpc.tls_cert_file needs grpc.tls_key_file" in str(result.exception)
+    assert calls == []
 
 
 def test_two_routes_of_one_name_are_a_usage_mistake(calls: list[tuple[Any, ...]]) -> None:

@@ -29,8 +29,8 @@ def say(writer: asyncio.StreamWriter, document: dict[str, Any]) -> None:
 
 
 class FakeWorker:
-    def __init__(self, folder: Path, listener: int, options: dict[str, Any]) -> None:
-        self._folder, self._listener = folder, listener
+    def __init__(self, folder: Path, listeners: list[int], options: dict[str, Any]) -> None:
+        self._folder, self._listeners = folder, listeners
         self._hello = {
             "type": "hello",
             "pid": os.getpid(),
@@ -46,7 +46,7 @@ class FakeWorker:
         greeting = json.dumps(self._hello).encode() + b"\n"
         raw = socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno()))
         with raw, contextlib.suppress(OSError):  # whoever knocked may be gone again
-            socket.send_fds(raw, [greeting], [self._listener])
+            socket.send_fds(raw, [greeting], self._listeners)
         reports = asyncio.create_task(self._report(writer))
         async for line in reader:
             self._take(writer, json.loads(line))
@@ -82,7 +82,7 @@ async def run(control: Path, worker: FakeWorker) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--listen-fd", type=int, required=True)
+    parser.add_argument("--listen-fd", type=int, required=True, action="append")
     parser.add_argument("--control", type=Path, required=True)
     parser.add_argument("--config", type=json.loads, required=True)
     flags = parser.parse_args()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -135,16 +136,17 @@ def fields(event: Any) -> list[tuple[str, str]]:
 
 
 @asynccontextmanager
-async def connect(port: int) -> AsyncIterator[Peer]:
+async def connect(port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
     """A client's connection, after its hello."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    name = "localhost" if tls else None
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name)
     peer = Peer(reader, writer, client=True)
     await peer.start()
     try:
         yield peer
     finally:
         writer.close()
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
             await writer.wait_closed()
 
 

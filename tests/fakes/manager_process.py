@@ -38,6 +38,7 @@ port = {api}
 multiplexer_port = {grpc}
 workers = {workers}
 max_message_mb = {max_message_mb}
+{grpc_more}
 [instances]
 port_start = {start}
 port_end = {end}
@@ -85,6 +86,7 @@ class Home:
             "fake": fake_port,
             "workers": 2,
             "max_message_mb": 64,
+            "grpc_more": "",
             "stop_timeout_secs": 60.0,
             "on_exit": "stop",
             **values,
@@ -222,8 +224,8 @@ def fallen(before: Samples, after: Samples) -> list[Any]:
 class Caller:
     """Makes one call after the other on a connection of its own, until it is told to stop."""
 
-    def __init__(self, address: str, name: str) -> None:
-        self._address, self._name = address, name
+    def __init__(self, address: str, name: str, connect: Callable[[str], Any] = connect) -> None:
+        self._address, self._name, self._connect = address, name, connect
         self.good = 0
         self.failures: list[str] = []
         self._over = False
@@ -231,7 +233,7 @@ class Caller:
         self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
-        async with connect(self._address) as channel:
+        async with self._connect(self._address) as channel:
             call = channel.unary_unary(path("Embed"))
             while not self._over:
                 try:
@@ -255,9 +257,11 @@ class Caller:
 
 
 @asynccontextmanager
-async def calling(address: str, *names: str) -> AsyncIterator[list[Caller]]:
+async def calling(
+    address: str, *names: str, connect: Callable[[str], Any] = connect
+) -> AsyncIterator[list[Caller]]:
     """A caller for each name of an instance."""
-    callers = [Caller(address, name) for name in names]
+    callers = [Caller(address, name, connect) for name in names]
     try:
         await asyncio.gather(*(caller.more(5) for caller in callers))
         yield callers

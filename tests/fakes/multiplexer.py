@@ -22,6 +22,8 @@ from tei_manager.mux import worker as worker_module
 from tei_manager.mux.switch import Options
 from tei_manager.mux.worker import Worker
 from tei_manager.routes import Route, RouteTable
+from tei_manager.tls import Certificates
+from tei_manager.unix_socket import UnixAddress
 from tei_manager.wire.windows import EXTRA_WINDOW
 
 CHANNEL_OPTIONS = (
@@ -74,6 +76,12 @@ class Multiplexer:
         self.port = port
         self._channels: list[grpc.aio.Channel] = []
 
+    @property
+    def certificates(self) -> Certificates:
+        """Those of the port, which has TLS."""
+        assert self.worker._certificates is not None
+        return self.worker._certificates
+
     def channel(self, *options: tuple[str, int]) -> Any:
         """A channel of its own connection, closed at the end; untyped, as octets go raw."""
         address = f"127.0.0.1:{self.port}"
@@ -117,11 +125,16 @@ class Multiplexer:
 async def multiplexer(
     *routes: Route | tuple[str, int], **options: Any
 ) -> AsyncIterator[Multiplexer]:
-    """A multiplexer in this loop that routes to (name, port) pairs; cut at the end."""
+    """A multiplexer in this loop that routes to (name, port) pairs; cut at the end.
+
+    Among the options may be ``tls``, a `Tls`, and ``unix``, the path of a Unix socket.
+    """
+    tls, unix = options.pop("tls", None), options.pop("unix", None)
     listening = worker_module._bind(("127.0.0.1", 0))
-    worker = Worker(Options(**options))
+    beside = [UnixAddress(unix).bind(16)] if unix else []
+    worker = Worker(Options(**options), Certificates(tls, "h2") if tls else None)
     worker.apply(table(*routes))
-    serving = asyncio.create_task(worker.serve(listening))
+    serving = asyncio.create_task(worker.serve(listening, *beside))
     mux = Multiplexer(worker, listening.getsockname()[1])
     thresholds = gc.get_threshold()
     try:

@@ -15,6 +15,7 @@ import grpc.aio
 import pytest
 from control_plane import Rig, alive, running
 
+from tei_manager.errors import CertificateRefused
 from tei_manager.grpc.proto.multiplexer.v1 import tei_multiplexer_pb2 as mux_pb2
 from tei_manager.grpc.proto.multiplexer.v1 import tei_multiplexer_pb2_grpc as mux_grpc
 from tei_manager.grpc.proto.tei.v1 import tei_pb2
@@ -98,6 +99,17 @@ async def test_real_workers_figures_reach_the_metrics(tmp_path: Path) -> None:
         assert 'tei_grpc_pool_connections_total{instance="a"} 1.0' in text
         name = "tei_grpc_multiplexer_request_duration_seconds_count"
         assert f'{name}{{method="embed"}} 1.0' in text
+
+
+async def test_files_for_tls_that_cannot_be_used_are_named_before_anything_starts(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "c").write_text("garbage")
+    files = {"tls_cert_file": tmp_path / "c", "tls_key_file": tmp_path / "c"}
+    with pytest.raises(CertificateRefused, match="not whole, or not PEM"):
+        async with running(tmp_path, worker=COMMAND, grpc=files):
+            pass
+    assert not (tmp_path / "s").exists()
 
 
 async def test_stop_ends_the_real_worker_in_time(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from tei_manager.manager.link import reach
 from tei_manager.manager.takeover import Takeover, take_over
 from tei_manager.manager.workers import Workers
 from tei_manager.routes import Route, RouteTable
+from tei_manager.unix_socket import UnixAddress
 
 pytestmark = pytest.mark.asyncio
 
@@ -39,19 +40,26 @@ def sockets(folder: Path) -> list[Path]:
 
 @asynccontextmanager
 async def left(
-    folder: Path, *names: str, host: str = "127.0.0.1", **hello: Any
+    folder: Path,
+    *names: str,
+    host: str = "127.0.0.1",
+    unix: UnixAddress | None = None,
+    **hello: Any,
 ) -> AsyncIterator[tuple[list[subprocess.Popen[bytes]], int]]:
     """Workers that an earlier manager left, and their port; killed at the end."""
     _write(folder / "hello", hello)
     workers = []
-    with socket.create_server((host, 0)) as listener:
+    with contextlib.ExitStack() as ours:
+        listener = ours.enter_context(socket.create_server((host, 0)))
+        numbers = [listener.fileno()]
+        if unix is not None:
+            numbers.append(ours.enter_context(unix.bind(1)).fileno())
+        inherited = [flag for number in numbers for flag in ("--listen-fd", str(number))]
         for name in names:
-            flags = ("--listen-fd", str(listener.fileno()), "--control", str(folder / name))
+            flags = (*inherited, "--control", str(folder / name), "--config", json.dumps(OPTIONS))
             workers.append(
                 subprocess.Popen(  # noqa: ASYNC220  # it does not wait
-                    [*FAKE_WORKER, *flags, "--config", json.dumps(OPTIONS)],
-                    pass_fds=(listener.fileno(),),
-                    start_new_session=True,
+                    [*FAKE_WORKER, *flags], pass_fds=numbers, start_new_session=True
                 )
             )
         port = listener.getsockname()[1]
@@ -66,8 +74,14 @@ async def left(
             worker.wait()
 
 
-async def taken(folder: Path, port: int, count: int = 2, host: str = "127.0.0.1") -> Takeover:
-    return await take_over(host, port, OPTIONS, count, folder, folder)
+async def taken(
+    folder: Path,
+    port: int,
+    count: int = 2,
+    host: str = "127.0.0.1",
+    unix: UnixAddress | None = None,
+) -> Takeover:
+    return await take_over(host, port, OPTIONS, count, folder, folder, unix)
 
 
 @asynccontextmanager
@@ -75,7 +89,8 @@ async def released(takeover: Takeover) -> AsyncIterator[Takeover]:
     try:
         yield takeover
     finally:
-        takeover.listener.close()
+        for listener in takeover.listeners:
+            listener.close()
         for worker in (*takeover.workers, *takeover.outdated):
             await worker.release()
 
@@ -156,6 +171,72 @@ async def test_same_port_on_another_host_is_given_up_by_who_holds_it(tmp_path: P
         released(await taken(tmp_path, port, host="0.0.0.0")) as takeover,
     ):
         assert takeover.listener.getsockname() == ("0.0.0.0", port)
+
+
+def reaches(path: Path) -> bool:
+    """Whether somebody listens at a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
+async def test_the_unix_socket_is_taken_over_with_the_port_and_gets_the_mode_of_now(
+    tmp_path: Path,
+) -> None:
+    unix = UnixAddress(tmp_path / "u")
+    async with left(tmp_path, "worker-0.sock", "worker-1.sock", unix=unix) as (processes, port):
+        wanted = UnixAddress(tmp_path / "u", 0o666)
+        async with released(await taken(tmp_path, port, unix=wanted)) as takeover:
+            assert pids(takeover.workers) == [process.pid for process in processes]
+            assert takeover.unix is not None
+            assert takeover.unix.getsockname() == str(unix.path)
+            assert unix.path.stat().st_mode & 0o777 == 0o666
+
+
+@pytest.mark.parametrize(("before", "now"), [("u", "v"), ("u", ""), ("", "v")])
+async def test_another_unix_socket_comes_with_other_workers(
+    tmp_path: Path, before: str, now: str
+) -> None:
+    old = UnixAddress(tmp_path / before) if before else None
+    new = UnixAddress(tmp_path / now) if now else None
+    async with (
+        left(tmp_path, "worker-0.sock", unix=old) as (processes, port),
+        released(await taken(tmp_path, port, unix=new)) as takeover,
+    ):
+        assert (pids(takeover.workers), pids(takeover.outdated)) == ([], [processes[0].pid])
+        assert takeover.listener.getsockname()[1] == port
+        assert not (old and old.path.exists())
+        assert new is None or reaches(new.path)
+
+
+async def test_a_unix_socket_whose_file_is_gone_is_made_anew(tmp_path: Path) -> None:
+    unix = UnixAddress(tmp_path / "u")
+    async with left(tmp_path, "worker-0.sock", unix=unix) as (processes, port):
+        unix.path.unlink()
+        async with released(await taken(tmp_path, port, unix=unix)) as takeover:
+            assert pids(takeover.outdated) == [processes[0].pid]
+            assert reaches(unix.path)
+
+
+async def test_with_another_port_the_unix_socket_stays(tmp_path: Path) -> None:
+    unix = UnixAddress(tmp_path / "u")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        other = probe.getsockname()[1]
+    async with (
+        left(tmp_path, "worker-0.sock", unix=unix) as (processes, _),
+        released(await taken(tmp_path, other, unix=unix)) as takeover,
+    ):
+        assert pids(takeover.outdated) == [processes[0].pid]
+        assert takeover.listener.getsockname()[1] == other
+        assert reaches(unix.path)
+
+
+async def test_what_stands_at_the_path_costs_the_workers_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    async with left(tmp_path, "worker-0.sock") as (processes, port):
+        with pytest.raises(LaunchFailed, match="no socket"):
+            await taken(tmp_path, port, unix=UnixAddress(tmp_path / "file"))
+        async with released(await taken(tmp_path, port)) as takeover:
+            assert pids(takeover.workers) == [processes[0].pid]
 
 
 async def test_worker_that_says_nothing_is_killed(

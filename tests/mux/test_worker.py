@@ -307,7 +307,7 @@ async def test_a_worker_without_a_manager_drains_in_the_end(
 ) -> None:
     async with multiplexer() as mux:
         with socket.create_server(("127.0.0.1", 0)) as listening:
-            await mux.worker.listen_for_managers(tmp_path / "w", listening, {})
+            await mux.worker.listen_for_managers(tmp_path / "w", [listening], {})
             async with manager_of(tmp_path) as manager:
                 await manager.hear("hello")
                 assert mux.worker._orphan_timer is not None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import urllib.request
 from collections.abc import Iterable
+from types import SimpleNamespace
 
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from tei_manager.telemetry.counters import Counters
+from tei_manager.telemetry.counters import Counters, add, settled
 from tei_manager.telemetry.exposition import (
     InstanceFigures,
     manager_families,
@@ -69,6 +70,20 @@ def test_names_and_labels_are_those_of_the_contract() -> None:
     }
     assert expected.items() <= samples.items()
     assert abs(samples[f"{duration}_sum", "method=embed"] - 70.0001) < 1e-9
+
+
+def test_of_all_workers_certificates_the_one_that_expires_first_is_shown() -> None:
+    early, late = (
+        Counters(SimpleNamespace(expires=at, reloads={"taken": 1, "refused": 2}))
+        for at in (1_000.0, 2_000.0)
+    )
+    samples = _read(worker_families(add(late.to_json(), early.to_json())))
+    assert samples["tei_grpc_multiplexer_tls_certificate_expiry_timestamp_seconds", ""] == 1_000
+    assert samples["tei_grpc_multiplexer_tls_reloads_total", "result=taken"] == 2
+    assert samples["tei_grpc_multiplexer_tls_reloads_total", "result=refused"] == 4
+    alone = _read(worker_families(add(settled(early.to_json()), late.to_json())))
+    assert alone["tei_grpc_multiplexer_tls_certificate_expiry_timestamp_seconds", ""] == 2_000
+    assert not [name for name, _ in _read(worker_families(_counters().to_json())) if "tls" in name]
 
 
 def test_only_instances_that_exist_have_series() -> None:

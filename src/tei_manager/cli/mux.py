@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from tei_manager.routes import Route
+    from tei_manager.settings.sections import GrpcSettings
 
 
 class Passthrough(StrEnum):
@@ -36,25 +38,60 @@ def mux(
     max_message_mb: Annotated[int, typer.Option(min=1)] = 64,
     memory_limit_mb: Annotated[int, typer.Option(min=1)] = 512,
     passthrough: Annotated[Passthrough, typer.Option(help=PASSTHROUGH_HELP)] = Passthrough.NONE,
+    uds: Annotated[Path | None, typer.Option(metavar="PATH", help="Unix socket besides.")] = None,
+    uds_mode: Annotated[str, typer.Option(help="Mode of its file.")] = "0600",
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM; turns TLS on.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM; the certificate's key.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="PEM; clients need a certificate that it has signed.")
+    ] = None,
+    tls_client_name: Annotated[
+        list[str] | None, typer.Option(help="Alternative name of a client that may come in.")
+    ] = None,
 ) -> None:
     """Route calls to servers that are already running, without a manager."""
     from tei_manager.mux.worker import become_standalone
     from tei_manager.routes import RouteTable
+    from tei_manager.tls import Tls
+    from tei_manager.unix_socket import UnixAddress
 
     routes = [parse_route(text, ordinal) for ordinal, text in enumerate(route)]
     try:
         table = RouteTable(1, routes, default_instance)
     except ValueError as error:
         raise typer.BadParameter(f"{error}; give each --route its own name") from None
-    options = {
+    rules = _listening(
+        uds_path=uds,
+        uds_mode=uds_mode,
+        tls_cert_file=tls_cert,
+        tls_key_file=tls_key,
+        tls_client_ca_file=tls_client_ca,
+        tls_client_names=tuple(tls_client_name or ()),
+    )
+    options: dict[str, Any] = {
         "max_parallel_streams": max_parallel_streams,
         "request_timeout_secs": request_timeout_secs,
         "max_message_mb": max_message_mb,
         "memory_limit_mb": memory_limit_mb,
         "passthrough": passthrough.value,
     }
+    if tls := Tls.of(rules):
+        options["tls"] = tls.to_json()
+    unix = UnixAddress.of(rules.uds_path, rules.uds_mode)
     exporter = parse_address(metrics, "--metrics") if metrics else None
-    become_standalone(parse_address(listen, "--listen"), table, options, exporter)
+    become_standalone(parse_address(listen, "--listen"), table, options, exporter, unix)
+
+
+def _listening(**flags: Any) -> GrpcSettings:
+    """Return flags as the settings that they stand for.
+
+    Raises:
+        InvalidSettings: They cannot be, or contradict each other.
+    """
+    from tei_manager.settings import load
+
+    given = {("grpc", key): value for key, value in flags.items() if value}
+    return load(environ={}, flags=given)[0].grpc
 
 
 def parse_address(text: str, flag: str) -> tuple[str, int]:

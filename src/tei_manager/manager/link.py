@@ -15,12 +15,13 @@ import logging
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tei_manager.control import PROTOCOL, REPORT_SECONDS, Hello
 from tei_manager.routes import RouteTable
+from tei_manager.unix_socket import path_of
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ class Link:
     Attributes:
         hello: Who the worker says it is.
         address: What it listens on for clients: host and port, port 0 if that is not known.
+        unix_path: Where its Unix socket for clients is, if it has one.
         applied: Version of the table that the worker has in force, of those sent here; 0 before.
         report: Its latest counters.
         under_way: Calls that processes still have which get no more, by key of their route.
@@ -92,12 +94,17 @@ class Link:
     def __init__(
         self,
         hello: Hello,
-        listener: socket.socket | None,
+        listeners: Sequence[socket.socket],
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
-        self.hello, self._listener = hello, listener
-        self.address: tuple[str, int] = listener.getsockname()[:2] if listener else ("", 0)
+        self.hello = hello
+        self._unix = next((it for it in listeners if it.family == socket.AF_UNIX), None)
+        self._listener = next((it for it in listeners if it.family != socket.AF_UNIX), None)
+        self.address: tuple[str, int] = ("", 0)
+        if self._listener is not None:
+            self.address = self._listener.getsockname()[:2]
+        self.unix_path = path_of(self._unix) if self._unix else None
         self._reader, self._writer = reader, writer
         self.applied = 0
         self.report: dict[str, Any] = {}
@@ -133,12 +140,12 @@ class Link:
         try:
             async with asyncio.timeout(limit):
                 await _readable(connection)
-            text, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, 1)
-            listener = socket.socket(fileno=descriptors[0]) if descriptors else None
+            text, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, 2)
+            listeners = [socket.socket(fileno=number) for number in descriptors]
             with contextlib.ExitStack() as undo:
-                if listener is not None:
+                for listener in listeners:
                     undo.callback(listener.close)
-                link = await cls._greeted(connection, text, listener)
+                link = await cls._greeted(connection, text, listeners)
                 undo.pop_all()
             return link
         except BaseException:
@@ -147,7 +154,7 @@ class Link:
 
     @classmethod
     async def _greeted(
-        cls, connection: socket.socket, text: bytes, listener: socket.socket | None
+        cls, connection: socket.socket, text: bytes, listeners: Sequence[socket.socket]
     ) -> Link:
         if not text:
             raise ConnectionError("the worker has closed its control socket")
@@ -158,7 +165,8 @@ class Link:
         reader.feed_data(rest)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         transport, _ = await loop.create_unix_connection(lambda: protocol, sock=connection)
-        return cls(hello, listener, reader, asyncio.StreamWriter(transport, protocol, reader, loop))
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        return cls(hello, listeners, reader, writer)
 
     def send_table(self, table: RouteTable) -> None:
         """Send the whole table; a worker that is gone is noticed by `listen`."""
@@ -169,10 +177,16 @@ class Link:
         listener, self._listener = self._listener, None
         return listener
 
+    def keep_unix(self) -> socket.socket | None:
+        """Return the worker's Unix socket for clients, the caller's to close, like the other."""
+        unix, self._unix = self._unix, None
+        return unix
+
     def drop_listener(self) -> None:
-        """Close this end's copy of the worker's listening socket, if it is still here."""
-        if (listener := self.keep_listener()) is not None:
-            listener.close()
+        """Close this end's copies of the worker's listening sockets, if they are still here."""
+        for listener in (self.keep_listener(), self.keep_unix()):
+            if listener is not None:
+                listener.close()
 
     async def listen(self, changed: Callable[[], None]) -> None:
         """Read until the worker closes the connection, and close this end.

@@ -25,6 +25,8 @@ from tei_manager.manager.takeover import Takeover, take_over
 from tei_manager.manager.workers import COMMAND, Workers
 from tei_manager.settings import Settings, reloaded
 from tei_manager.telemetry.exposition import manager_families, render, worker_families
+from tei_manager.tls import Certificates, Tls
+from tei_manager.unix_socket import UnixAddress, remove
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +74,13 @@ class Manager:
         Raises:
             TeiManagerError: Something could not be started; `stop` must be called all the same.
         """
+        if tls := Tls.of(self.settings.grpc):
+            Certificates(tls, "h2")  # a sentence here instead of workers that cannot start
         run_dir = self.settings.state.path.parent / "run"
         store = Store(self.settings.state.path)
         self._undo.push_async_callback(store.close)
         takeover = await self._take_over(run_dir)
-        self._undo.callback(takeover.listener.close)
+        self._undo.callback(self._close_listeners, takeover)
         self.address: tuple[str, int] = takeover.listener.getsockname()[:2]
         self.workers = Workers(
             self.settings.grpc.workers,
@@ -102,11 +106,14 @@ class Manager:
     async def _take_over(self, run_dir: Path) -> Takeover:
         rules, log_dir = self.settings.grpc, self.settings.instances.log_dir
         address = rules.host, rules.multiplexer_port
-        return await take_over(*address, self._options, rules.workers, run_dir, log_dir)
+        unix = UnixAddress.of(rules.uds_path, rules.uds_mode)
+        return await take_over(*address, self._options, rules.workers, run_dir, log_dir, unix)
 
     @property
     def _options(self) -> dict[str, Any]:
-        return self.settings.grpc.model_dump(include=set(_WORKER_OPTIONS))
+        limits = self.settings.grpc.model_dump(include=set(_WORKER_OPTIONS))
+        tls = Tls.of(self.settings.grpc)
+        return {**limits, "tls": tls.to_json()} if tls else limits
 
     @property
     def _grace(self) -> float:
@@ -136,6 +143,14 @@ class Manager:
         """
         self._leave = leave
         await self._undo.aclose()
+
+    def _close_listeners(self, takeover: Takeover) -> None:
+        """Close the sockets; the Unix socket's file stays where workers do."""
+        left = self.workers.released if hasattr(self, "workers") else bool(takeover.found)
+        for listener in takeover.listeners:
+            if not left:
+                remove(listener)
+            listener.close()
 
     async def _stop_workers(self) -> None:
         grace = 0.0 if self._killed else self._grace

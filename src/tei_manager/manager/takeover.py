@@ -5,6 +5,8 @@ themselves. The next manager asks those that it finds for the listening socket a
 them. A worker that cannot stay (other version, other limits, other address, one too many) serves
 until others do, and drains then; all have the same socket, so no caller finds a closed door.
 
+The Unix socket beside the port, where there is one, is taken over in the same way.
+
 Only if the address has changed the socket is a new one. It is bound before anything is taken from
 the old workers, unless they hold the very port, as with another host and the same number.
 """
@@ -25,6 +27,7 @@ from tei_manager.errors import LaunchFailed
 from tei_manager.manager.link import Link
 from tei_manager.manager.logfile import LogFile
 from tei_manager.manager.worker import WorkerProcess
+from tei_manager.unix_socket import UnixAddress
 
 logger = logging.getLogger(__name__)
 
@@ -43,11 +46,18 @@ class Takeover:
         listener: Bound and listening; the holder's to close.
         workers: Those that stay.
         outdated: Those that have to go once others serve.
+        unix: A Unix socket beside it, if one is wanted; the holder's to close, too.
     """
 
     listener: socket.socket
     workers: tuple[WorkerProcess, ...] = ()
     outdated: tuple[WorkerProcess, ...] = ()
+    unix: socket.socket | None = None
+
+    @property
+    def listeners(self) -> tuple[socket.socket, ...]:
+        """All sockets that clients come by, the port's first."""
+        return (self.listener, self.unix) if self.unix else (self.listener,)
 
     @property
     def found(self) -> tuple[WorkerProcess, ...]:
@@ -61,9 +71,15 @@ def log_of(path: Path, log_dir: Path) -> LogFile:
 
 
 async def take_over(
-    host: str, port: int, options: dict[str, Any], count: int, run_dir: Path, log_dir: Path
+    host: str,
+    port: int,
+    options: dict[str, Any],
+    count: int,
+    run_dir: Path,
+    log_dir: Path,
+    unix: UnixAddress | None = None,
 ) -> Takeover:
-    """Find what an earlier manager left, and the listening socket, or bind a new one.
+    """Find what an earlier manager left, and the listening sockets, or bind new ones.
 
     Args:
         host: Where clients connect.
@@ -72,29 +88,70 @@ async def take_over(
         count: How many may stay.
         run_dir: Where the control sockets are.
         log_dir: Where the workers' logs are.
+        unix: Where clients of this machine connect besides, if anywhere.
 
     Raises:
-        LaunchFailed: The address cannot be listened on; workers that were found go on.
+        LaunchFailed: An address cannot be listened on; workers that were found go on.
 
     Ownership:
-        Listener and workers are the caller's.
+        Listeners and workers are the caller's.
     """
     knocks = (WorkerProcess.find(path, log_of(path, log_dir)) for path in _sockets(run_dir))
     answers = await asyncio.gather(*knocks)
     found = [worker for worker in answers if worker is not None]
     wanted = _resolve(host, port)
     serving = [worker for worker in found if _listens_on(worker, wanted)]
-    listener = _link(serving[0]).keep_listener() if serving else None
+    kept = _link(serving[0]).keep_listener() if serving else None
+    beside = _kept_unix(found, unix)
     for worker in found:
         _link(worker).drop_listener()
-    if listener is None:
-        listener = await _bind_beside(found, host, port)
-    listener.setblocking(False)
-    stay = [worker for worker in serving if _is_current(worker, options)][:count]
+    path = unix.path if beside is not None and unix else None
+    current = [
+        worker for worker in serving
+        if _is_current(worker, options) and _link(worker).unix_path == path
+    ] if bool(beside) == bool(unix) else []  # fmt: skip
+    listener, beside = await _bind_missing(found, (host, port), kept, unix, beside)
+    _remove_other_files(found, unix)
+    stay = current[:count]
     for worker in found:
         verb = "stays" if worker in stay else "has to go, as it differs from what is wanted"
         logger.info("Worker %d of an earlier manager %s", worker.process.pid, verb)
-    return Takeover(listener, tuple(stay), tuple(w for w in found if w not in stay))
+    return Takeover(listener, tuple(stay), tuple(w for w in found if w not in stay), beside)
+
+
+def _kept_unix(found: list[WorkerProcess], unix: UnixAddress | None) -> socket.socket | None:
+    """Take over the Unix socket that is wanted, if one of the workers has it."""
+    for worker in found:
+        if unix is not None and _link(worker).unix_path == unix.path and unix.adopt():
+            return _link(worker).keep_unix()
+    return None
+
+
+async def _bind_missing(
+    found: list[WorkerProcess],
+    address: tuple[str, int],
+    listener: socket.socket | None,
+    unix: UnixAddress | None,
+    beside: socket.socket | None,
+) -> tuple[socket.socket, socket.socket | None]:
+    """Bind what could not be taken over; where that fails the workers that were found go on."""
+    try:
+        listener = listener or await _bind_beside(found, *address)
+        listener.setblocking(False)
+        return listener, beside or (unix.bind(_BACKLOG) if unix else None)
+    except LaunchFailed:
+        for each in (listener, beside):
+            if each is not None:
+                each.close()
+        await asyncio.gather(*(worker.release() for worker in found))
+        raise
+
+
+def _remove_other_files(found: list[WorkerProcess], unix: UnixAddress | None) -> None:
+    """Remove the files of Unix sockets that are not wanted any more."""
+    for path in {_link(worker).unix_path for worker in found}:
+        if path is not None and (unix is None or path != unix.path):
+            path.unlink(missing_ok=True)
 
 
 def _sockets(run_dir: Path) -> list[Path]:
@@ -140,7 +197,6 @@ async def _bind_beside(found: list[WorkerProcess], host: str, port: int) -> sock
             return _bind(host, port)
         except LaunchFailed:
             if time.monotonic() >= deadline:
-                await asyncio.gather(*(worker.release() for worker in found))
                 raise
         await asyncio.sleep(_CLOSE_PAUSE)
 

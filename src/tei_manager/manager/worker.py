@@ -73,17 +73,19 @@ class WorkerProcess:
 
     @classmethod
     def start(
-        cls, path: Path, log: LogFile, command: Sequence[str], listener: int
+        cls, path: Path, log: LogFile, command: Sequence[str], listeners: Sequence[int]
     ) -> WorkerProcess:
-        """Start one, which inherits the descriptor of the listening socket.
+        """Start one, which inherits the descriptors of the listening sockets.
 
         Raises:
             LaunchFailed: There is no such program, or its log cannot be opened.
         """
         _remove(path)
         log.keep_within()
-        flags = ["--listen-fd", str(listener), "--control", str(path)]
-        process = GroupProcess.start([*command, *flags], dict(os.environ), log, (listener,))
+        flags = ["--control", str(path)]
+        for listener in listeners:
+            flags += ["--listen-fd", str(listener)]
+        process = GroupProcess.start([*command, *flags], dict(os.environ), log, tuple(listeners))
         return cls(path, process, log)
 
     @classmethod

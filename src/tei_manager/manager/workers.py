@@ -1,6 +1,6 @@
 """All multiplexer workers: as many as are wanted, fed, added up, and replaced when they are lost.
 
-The manager holds the one listening socket and hands it to every worker, so a worker that dies
+The manager holds the listening sockets and hands them to every worker, so a worker that dies
 takes no waiting connection with it. What it had counted goes into a base, so that no sum ever
 falls; the base is in a file of the run directory, for a next manager that finds workers.
 
@@ -50,7 +50,7 @@ class Workers:
     Args:
         count: How many.
         options: The limits of each.
-        takeover: The listening socket, which stays the caller's to close, and workers that are
+        takeover: The listening sockets, which stay the caller's to close, and workers that are
             there already.
         run_dir: Folder of the control sockets, made with mode 0700.
         log_dir: Folder of their logs.
@@ -59,6 +59,7 @@ class Workers:
     Attributes:
         adopted: Whether some of the workers are an earlier manager's.
         replaced: How many were replaced since the manager started, by reason.
+        released: Whether some were left running, at the end.
 
     Raises:
         LaunchFailed: The path of ``run_dir`` is too long for a Unix socket.
@@ -81,7 +82,7 @@ class Workers:
             raise LaunchFailed(f"The path {run_dir} is too long; shorten [state] path")
         self._count, self._run_dir, self._log_dir = count, run_dir, log_dir
         self._command = [*command, "--config", json.dumps(options)]
-        self._listener = takeover.listener
+        self._listeners = takeover.listeners
         self._found, self._outdated = takeover.workers, takeover.outdated
         self.adopted = bool(takeover.found)
         self.table = RouteTable()
@@ -91,7 +92,7 @@ class Workers:
         self._members: dict[WorkerProcess, asyncio.Task[None]] = {}
         self._holders: list[asyncio.Task[None]] = []
         self._ending: list[asyncio.Task[None]] = []
-        self._released = False
+        self.released = False
 
     def __repr__(self) -> str:
         return f"<Workers: {self.serving} of {self._count} serve table v{self.table.version}>"
@@ -150,7 +151,8 @@ class Workers:
         names = (self._run_dir / f"worker-{n}.sock" for n in itertools.count())
         path = next(path for path in names if path not in taken)
         log_file = log_of(path, self._log_dir)
-        return WorkerProcess.start(path, log_file, self._command, self._listener.fileno())
+        numbers = [listener.fileno() for listener in self._listeners]
+        return WorkerProcess.start(path, log_file, self._command, numbers)
 
     def _attend(self, worker: WorkerProcess) -> WorkerProcess:
         name = f"attend {worker.path.stem}"
@@ -190,7 +192,7 @@ class Workers:
             await asyncio.gather(*self._ending)
             await self._release(list(self._members))
         await self._end(grace)
-        if not self._released:
+        if not self.released:
             self._base.delete()
 
     async def _abandon(self) -> None:
@@ -209,7 +211,7 @@ class Workers:
         await asyncio.gather(*self._ending, *self._members.values())
 
     async def _release(self, workers: list[WorkerProcess]) -> None:
-        self._released = bool(workers)
+        self.released = bool(workers)
         tasks = [self._members.pop(worker) for worker in workers]
         for task in tasks:
             task.cancel()

@@ -8,34 +8,44 @@ Theory
     of a client whom it cannot accept would do nothing else.
 
     A client above the limit of connections is told so and closed, since its waiting would help
-    nobody: who holds that many does not let go soon.
+    nobody: who holds that many does not let go soon. It is not told where it expects TLS.
+
+    The sockets share one limit. Whoever comes by a Unix socket is on this machine and has passed
+    the permissions of its file, so TLS and the limit of an address are for the others.
 
 Rules of this file
-    1. Whoever is accepted is counted until its connection is lost, or was never made.
+    1. Whoever is accepted is counted until its connection is lost, or was never made; a hand-shake
+       under way counts.
 
 Ownership
-    `close` closes the listening socket; the kernel keeps the queue for other processes that have
-    it.
+    `close` closes the listening sockets; the kernel keeps the queue for other processes that have
+    them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import socket
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
+from tei_manager.mux.handshake import SHUTDOWN_SECONDS, failure
 from tei_manager.mux.listener import Client
+from tei_manager.tls import Certificates
 from tei_manager.wire import frames
 from tei_manager.wire.frames import ErrorCode
 
 if TYPE_CHECKING:
     from tei_manager.mux.switch import Switch
+
+logger = logging.getLogger(__name__)
 
 BACKLOG = 1024
 """Clients that wait in the kernel's queue."""
@@ -53,55 +63,70 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Acceptor:
-    """Accepts from one listening socket.
+    """Accepts from all listening sockets of a worker.
 
     Args:
         switch: What all connections of the worker share; its options have the limits.
-        listening: A bound socket.
+        listening: Bound sockets, at least one.
+        certificates: For TLS on those that are no Unix sockets; ``None`` for no TLS.
     """
 
-    def __init__(self, switch: Switch, listening: socket.socket) -> None:
+    def __init__(
+        self,
+        switch: Switch,
+        listening: Sequence[socket.socket],
+        certificates: Certificates | None = None,
+    ) -> None:
         self._switch = switch
         self._listening = listening
+        self._certificates = certificates
         self._clients: Counter[str] = Counter()  # by address
         self._making: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Accept from now on."""
-        self._listening.setblocking(False)
-        self._listening.listen(BACKLOG)
+        for listening in self._listening:
+            listening.setblocking(False)
+            listening.listen(BACKLOG)
         self._watch()
 
-    def close(self) -> None:
-        """Accept no more; clients that are connected stay."""
+    async def close(self) -> None:
+        """Accept no more; return when those that were accepted are connected, and stay."""
         if self._timer is not None:
             self._timer.cancel()
-        self._switch.loop.remove_reader(self._listening)
-        self._listening.close()
+        self._ignore()
+        for listening in self._listening:
+            listening.close()
+        await asyncio.gather(*self._making, return_exceptions=True)
 
     def _watch(self) -> None:
         self._timer = None
-        self._switch.loop.add_reader(self._listening, self._accept)
+        for listening in self._listening:
+            self._switch.loop.add_reader(listening, self._accept, listening)
 
-    def _accept(self) -> None:
+    def _ignore(self) -> None:
+        for listening in self._listening:
+            self._switch.loop.remove_reader(listening)
+
+    def _accept(self, listening: socket.socket) -> None:
         if not self._has_files():
             self._pause()
             return
         for _ in range(MAX_ACCEPTS):
             try:
-                sock, address = self._listening.accept()
+                sock, address = listening.accept()
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     self._pause()
                 return  # nobody is left, or who came has gone again
-            self._admit(sock, address[0])
+            self._admit(sock, address[0] if sock.family != socket.AF_UNIX else "")
 
     def _has_files(self) -> bool:
         """Say whether descriptors are left beside the reserve: the lowest free one tells."""
         most = os.sysconf("SC_OPEN_MAX")
         try:
-            lowest = os.dup(self._listening.fileno())
+            lowest = os.dup(self._listening[0].fileno())
         except OSError:
             return False
         os.close(lowest)
@@ -109,14 +134,16 @@ class Acceptor:
 
     def _pause(self) -> None:
         self._switch.counters.reject("no_file_descriptors")
-        self._switch.loop.remove_reader(self._listening)
-        self._timer = self._switch.loop.call_later(PAUSE_SECONDS, self._watch)
+        if self._timer is None:  # another socket may have found it out in this very turn
+            self._ignore()
+            self._timer = self._switch.loop.call_later(PAUSE_SECONDS, self._watch)
 
     def _admit(self, sock: socket.socket, host: str) -> None:
+        """Take a client, or turn it away; ``host`` is empty on a Unix socket."""
         options = self._switch.options
         if self._clients.total() >= options.max_connections:
             self._turn_away(sock, "too many connections", options.max_connections)
-        elif not is_loopback(host) and self._clients[host] >= options.max_connections_of_address:
+        elif self._has_its_share(host):
             message = "too many connections from this address"
             self._turn_away(sock, message, options.max_connections_of_address)
         else:
@@ -125,15 +152,37 @@ class Acceptor:
             self._making.add(task)
             task.add_done_callback(self._making.discard)
 
+    def _has_its_share(self, host: str) -> bool:
+        most = self._switch.options.max_connections_of_address
+        return bool(host) and self._clients[host] >= most and not is_loopback(host)
+
     async def _make(self, sock: socket.socket, host: str) -> None:
-        gone = partial(self._release, host)
+        certificates = self._certificates if host else None
+        client = Client(self._switch, partial(self._release, host), certificates)
         try:
-            await self._switch.loop.connect_accepted_socket(
-                lambda: Client(self._switch, gone), sock
-            )
-        except OSError:  # it had gone before there was a transport
-            sock.close()
-            gone()
+            if certificates is None:
+                await self._switch.loop.connect_accepted_socket(lambda: client, sock)
+            else:
+                await self._shake_hands(client, sock, certificates)
+        except OSError as error:  # or it had gone before there was a transport
+            if certificates is not None:
+                self._switch.counters.reject(failure(error))
+                logger.debug("the hand-shake of a client at %s failed: %s", host, error)
+        finally:
+            if not client.met:  # it will not be told that its connection is lost
+                sock.close()
+                self._release(host)
+
+    async def _shake_hands(
+        self, client: Client, sock: socket.socket, certificates: Certificates
+    ) -> None:
+        await self._switch.loop.connect_accepted_socket(
+            lambda: client,
+            sock,
+            ssl=certificates.context,
+            ssl_handshake_timeout=certificates.tls.handshake_secs,
+            ssl_shutdown_timeout=SHUTDOWN_SECONDS,
+        )
 
     def _release(self, host: str) -> None:
         self._clients[host] -= 1
@@ -143,8 +192,9 @@ class Acceptor:
     def _turn_away(self, sock: socket.socket, message: str, limit: int) -> None:
         self._switch.counters.reject(message.replace(" ", "_"))
         goodbye = frames.goaway(0, ErrorCode.ENHANCE_YOUR_CALM, f"{message} ({limit})".encode())
-        with suppress(OSError):
-            sock.send(frames.settings({}) + goodbye)
+        if self._certificates is None or sock.family == socket.AF_UNIX:
+            with suppress(OSError):
+                sock.send(frames.settings({}) + goodbye)
         sock.close()
 
 

@@ -10,12 +10,14 @@ from tei_manager.grpc.status import Code, StatusError
 from tei_manager.mux.bidi import BidiRelay
 from tei_manager.mux.call import Call
 from tei_manager.mux.endpoint import CLOSE_SECONDS, Endpoint
+from tei_manager.mux.handshake import objection
 from tei_manager.mux.local import SERVICES, LocalCall
 from tei_manager.mux.not_grpc import NotGrpc
 from tei_manager.mux.opaque import OpaqueRelay, passes
 from tei_manager.mux.pace import Pace
 from tei_manager.mux.relay import Relay
 from tei_manager.mux.switch import Switch
+from tei_manager.tls import Certificates
 from tei_manager.wire import metadata
 from tei_manager.wire.frames import ErrorCode
 from tei_manager.wire.headers import ANSWER, PUSHBACK, RequestHead, server_heads, status_trailers
@@ -36,12 +38,20 @@ class Client(Endpoint):
     Args:
         switch: What all connections of the worker share.
         gone: Called when the connection is lost.
+        certificates: Who may stay on a connection with TLS; ``None`` on one without.
+
+    Attributes:
+        met: Whether the connection was made, so that it will be lost.
     """
 
-    def __init__(self, switch: Switch, gone: Callable[[], None]) -> None:
+    def __init__(
+        self, switch: Switch, gone: Callable[[], None], certificates: Certificates | None = None
+    ) -> None:
         limit = switch.options.max_parallel_streams
         super().__init__(switch, client=False, heads=server_heads(), max_streams=limit)
         self._gone = gone
+        self._certificates = certificates
+        self.met = False
         self._busy_at = switch.now
         self._pace = Pace()
         self._sent = (0, 0)
@@ -49,9 +59,14 @@ class Client(Endpoint):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the client, and start its connection."""
+        self.met = True
         self.switch.counters.client_connections += 1
         self.switch.quiet.clear()
         super().connection_made(transport)
+        if self._certificates is not None and (found := objection(self._certificates, transport)):
+            self.switch.counters.reject(found[0])
+            self.connection.fail(ErrorCode.INADEQUATE_SECURITY, found[1])
+            self.switch.flush()
 
     def on_request(self, stream: Stream, head: RequestHead, end: bool) -> None:
         """Give a call to who serves it, or refuse it."""

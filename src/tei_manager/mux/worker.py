@@ -20,21 +20,24 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import uvloop
 
 from tei_manager import __version__, control
-from tei_manager.errors import LaunchFailed
+from tei_manager.errors import CertificateRefused, LaunchFailed
 from tei_manager.mux.acceptor import BACKLOG, Acceptor
+from tei_manager.mux.handshake import PROTOCOL
 from tei_manager.mux.listener import Client
 from tei_manager.mux.switch import Options, Switch
 from tei_manager.routes import RouteTable
 from tei_manager.telemetry import logs
 from tei_manager.telemetry.counters import Counters
+from tei_manager.tls import Certificates, Tls
+from tei_manager.unix_socket import UnixAddress
 
 logger = logging.getLogger(__name__)
 
@@ -56,15 +59,17 @@ LARGEST_PIECE = 2 << 20
 
 
 class Worker:
-    """Serves one listening socket.
+    """Serves a listening socket, or several.
 
     Args:
         options: Limits for calls and connections.
+        certificates: For TLS; ``None`` for none.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, certificates: Certificates | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        self.counters = Counters()
+        self._certificates = certificates
+        self.counters = Counters(certificates)
         self.switch = Switch(self._loop, options, self.counters)
         self._draining = asyncio.Event()
         self._has_table = asyncio.Event()
@@ -90,7 +95,7 @@ class Worker:
         for writer in self._managers:
             writer.write(control.line("draining"))
 
-    async def serve(self, listening: socket.socket) -> None:
+    async def serve(self, *listening: socket.socket) -> None:
         """Serve until `drain` is called and the calls under way are over.
 
         Clients are accepted once there is a table: before that every name would be unknown.
@@ -101,17 +106,31 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self.drain)
         await self._has_table.wait()
-        acceptor = Acceptor(self.switch, listening)
+        acceptor = Acceptor(self.switch, listening, self._certificates)
         acceptor.start()
         _settle_memory()
-        await self._draining.wait()
-        acceptor.close()
+        async with self._fresh_certificates():
+            await self._draining.wait()
+        await acceptor.close()
         await self._finish_calls()
         await self._say_goodbye()
         self.switch.close()
 
+    @asynccontextmanager
+    async def _fresh_certificates(self) -> AsyncIterator[None]:
+        """Take up changed files while the body runs: soon after the change, or at SIGHUP."""
+        if (certificates := self._certificates) is None:
+            yield
+            return
+        self._loop.add_signal_handler(signal.SIGHUP, certificates.look_now)
+        watching = self._loop.create_task(certificates.watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
+
     async def listen_for_managers(
-        self, path: Path, listening: socket.socket, options: dict[str, Any]
+        self, path: Path, listening: Sequence[socket.socket], options: dict[str, Any]
     ) -> None:
         """Listen on a Unix socket for a manager, until `drain`.
 
@@ -203,14 +222,15 @@ class Worker:
             self._orphan_timer = self._loop.call_later(ORPHAN_SECONDS, self.drain)
 
 
-def _greet(writer: asyncio.StreamWriter, hello: bytes, listening: socket.socket) -> bool:
-    """Write the hello with a descriptor beside it, which asyncio cannot; say whether it went out.
+def _greet(writer: asyncio.StreamWriter, hello: bytes, listening: Sequence[socket.socket]) -> bool:
+    """Write the hello with descriptors beside it, which asyncio cannot; say whether it went out.
 
     Nothing was written before, so that it fits into the socket's buffer and nothing can overtake.
     """
     try:
         with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as connection:
-            return socket.send_fds(connection, [hello], [listening.fileno()]) == len(hello)
+            numbers = [each.fileno() for each in listening]
+            return socket.send_fds(connection, [hello], numbers) == len(hello)
     except OSError as error:
         logger.warning("a manager did not wait for the hello: %s", error)
         return False
@@ -238,36 +258,52 @@ def _run(main: Callable[[], Awaitable[None]]) -> None:
         runner.run(entry())
 
 
+def _worker(options: dict[str, Any]) -> Worker:
+    """Return a worker with these limits, and with TLS if they have it."""
+    limits = {name: value for name, value in options.items() if name != "tls"}
+    tls = options.get("tls")
+    certificates = Certificates(Tls.from_json(tls), PROTOCOL) if tls else None
+    return Worker(Options(**limits), certificates)
+
+
 def run_standalone(
     listen: tuple[str, int],
     table: RouteTable,
     options: dict[str, Any],
     metrics: tuple[str, int] | None,
+    unix: UnixAddress | None = None,
 ) -> None:
     """Serve a route table that never changes, until SIGTERM or SIGINT.
 
     Args:
         listen: Host and port for clients; port 0 takes a free one, which is printed.
         table: Where calls go.
-        options: Fields of `Options`.
+        options: Fields of `Options`; under ``tls`` those of `Tls`, if there shall be TLS.
         metrics: Host and port for Prometheus, if any.
+        unix: Where to listen besides, if anywhere.
 
     Raises:
         LaunchFailed: An address cannot be bound.
+        CertificateRefused: The files for TLS cannot be used.
     """
     listening = _bind(listen)
+    beside = [unix.bind(BACKLOG)] if unix else []
 
     async def main() -> None:
-        worker = Worker(Options(**options))
+        worker = _worker(options)
         worker.apply(table)
         if metrics is not None:
             _serve_metrics(worker.counters, metrics)
         host, port = listening.getsockname()[:2]
         sys.stdout.write(f"multiplexer listens on {host}:{port}, {table!r}\n")
         sys.stdout.flush()
-        await worker.serve(listening)
+        await worker.serve(listening, *beside)
 
-    _run(main)
+    try:
+        _run(main)
+    finally:
+        if unix:
+            unix.path.unlink(missing_ok=True)
 
 
 def _bind(address: tuple[str, int]) -> socket.socket:
@@ -291,13 +327,16 @@ def become_standalone(
     table: RouteTable,
     options: dict[str, Any],
     metrics: tuple[str, int] | None,
+    unix: UnixAddress | None = None,
 ) -> NoReturn:
     """Do as `run_standalone`, in a fresh image of this process.
 
     What a command line has loaded by then, and would keep, is half as much again as all that a
     worker needs (13 of 40 MB).
     """
-    given = {"listen": listen, "options": options, "metrics": metrics, "table": table.to_json()}
+    beside = [str(unix.path), unix.mode] if unix else None
+    given = {"listen": listen, "options": options, "metrics": metrics, "table": table.to_json(),
+             "unix": beside}  # fmt: skip
     command = [sys.executable, "-m", "tei_manager.mux.worker", "--standalone", json.dumps(given)]
     sys.stdout.flush()
     os.execv(sys.executable, command)  # noqa: S606 - a list of ours, no shell
@@ -306,9 +345,11 @@ def become_standalone(
 def _run_given(given: dict[str, Any]) -> None:
     metrics = tuple(given["metrics"]) if given["metrics"] else None
     table = RouteTable.from_json(given["table"])
+    path, mode = given["unix"] or ("", 0)
+    unix = UnixAddress(Path(path), mode) if path else None
     try:
-        run_standalone(tuple(given["listen"]), table, given["options"], metrics)
-    except LaunchFailed as error:
+        run_standalone(tuple(given["listen"]), table, given["options"], metrics, unix)
+    except (LaunchFailed, CertificateRefused) as error:
         sys.exit(f"Error: {error}")
 
 
@@ -316,7 +357,7 @@ def main() -> None:
     """Run a worker: `manager.workers` and `become_standalone` know the arguments."""
     parser = argparse.ArgumentParser(prog="tei_manager.mux.worker", description=__doc__)
     parser.add_argument("--standalone", type=json.loads)
-    parser.add_argument("--listen-fd", type=int)
+    parser.add_argument("--listen-fd", type=int, action="append")
     parser.add_argument("--control", type=Path)
     parser.add_argument("--config", type=json.loads, default={})
     arguments = parser.parse_args()
@@ -328,15 +369,18 @@ def main() -> None:
 
 def _run_managed(arguments: argparse.Namespace) -> None:
     logs.configure()
-    listening = socket.socket(fileno=arguments.listen_fd)
+    listening = [socket.socket(fileno=number) for number in arguments.listen_fd]
     arguments.control.unlink(missing_ok=True)
 
     async def serve() -> None:
-        worker = Worker(Options(**arguments.config))
+        worker = _worker(arguments.config)
         await worker.listen_for_managers(arguments.control, listening, arguments.config)
-        await worker.serve(listening)
+        await worker.serve(*listening)
 
-    _run(serve)
+    try:
+        _run(serve)
+    except CertificateRefused as error:
+        sys.exit(f"Error: {error}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Container
-from typing import Any
+from typing import Any, Protocol
 
 # 50 µs is below the fastest call that a loopback hop allows (43 µs measured for a direct call,
 # design.md section 2); 60 s is twice the default time-out. Between them three steps a decade.
@@ -24,8 +24,18 @@ BUCKETS: tuple[float, ...] = (
 )  # fmt: skip
 """Upper bounds of the duration histogram in seconds; one more bucket has all above."""
 
-GAUGES = ("connections_open", "in_flight", "instance_in_flight", "client_connections", "queued")
+GAUGES = (
+    *("connections_open", "in_flight", "instance_in_flight", "client_connections", "queued"),
+    "tls_expires",
+)
 """Keys of a report that show the present and die with their worker."""
+
+
+class Certificate(Protocol):
+    """What is counted of the certificate of a port."""
+
+    expires: float
+    reloads: dict[str, int]
 
 
 class _Figures:
@@ -58,9 +68,13 @@ class Counters:
         bytes_out: Bytes sent to clients.
         rejected: Calls or connections refused, by reason; reasons come from a fixed set.
         broken: Connections that we ended, by side (``client``, ``instance``) and reason.
+
+    Args:
+        certificate: That clients are shown, if there is TLS.
     """
 
     __slots__ = (
+        "_certificate",
         "_figures",
         "_open",
         "_opened",
@@ -75,7 +89,8 @@ class Counters:
         "rejected",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Certificate | None = None) -> None:
+        self._certificate = certificate
         self.in_flight = self.client_connections = self.queued = 0
         self.bytes_in = self.bytes_out = 0
         self.rejected: dict[str, int] = {}
@@ -180,12 +195,20 @@ class Counters:
             "bytes_out": self.bytes_out,
             "rejected": dict(self.rejected),
             "broken": {side: dict(reasons) for side, reasons in self.broken.items()},
+            "tls_expires": self._certificate and self._certificate.expires,
+            "tls_reloads": dict(self._certificate.reloads) if self._certificate else {},
         }
 
 
 def add(base: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
-    """Return the sum of two reports, key by key; neither is changed."""
-    return {key: _sum(base.get(key), report.get(key)) for key in base.keys() | report.keys()}
+    """Return the sum of two reports, key by key; neither is changed.
+
+    Of two certificates the one that expires first counts.
+    """
+    total = {key: _sum(base.get(key), report.get(key)) for key in base.keys() | report.keys()}
+    if base.get("tls_expires") and report.get("tls_expires"):
+        total["tls_expires"] = min(base["tls_expires"], report["tls_expires"])
+    return total
 
 
 def _sum(left: Any, right: Any) -> Any:

@@ -132,6 +132,32 @@ def worker_families(
         for reason, count in sorted(reasons.items()):
             broken.add_metric([side, reason], count)
     yield broken
+    yield from certificate_families(
+        "tei_grpc_multiplexer", report.get("tls_expires"), report.get("tls_reloads", {})
+    )
+
+
+def certificate_families(
+    prefix: str, expires: float | None, reloads: Mapping[str, int]
+) -> Iterator[Metric]:
+    """Yield what is known of the certificate of a port; nothing if it has none.
+
+    Args:
+        prefix: Of the names.
+        expires: When, in seconds since 1970.
+        reloads: How often changed files were taken up, by result.
+    """
+    if expires is None:
+        return
+    name = f"{prefix}_tls_certificate_expiry_timestamp_seconds"
+    yield GaugeMetricFamily(name, "When the server's certificate expires.", value=expires)
+    counted = CounterMetricFamily(
+        f"{prefix}_tls_reloads", "Changed certificate files, by what became of them.",
+        labels=["result"],
+    )  # fmt: skip
+    for result, count in sorted(reloads.items()):
+        counted.add_metric([result], count)
+    yield counted
 
 
 def _pool(report: dict[str, Any], instances: Container[str] | None) -> Iterator[Metric]:
