@@ -68,7 +68,7 @@ lock: $(VENV)/.dev-ready ## Choose the versions in requirements/ anew, within wh
 
 clean: ## Remove everything that these commands made.
 	rm -rf $(VENV) $(TORCH_VENV) $(STATE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz
-	rm -rf .import_linter_cache
+	rm -rf .import_linter_cache .bench
 	find src tests tools benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # torch has an environment of its own: nothing here depends on it.

@@ -10,17 +10,13 @@ the run: there is no figure of failed calls, and no file.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import Progress
@@ -28,12 +24,13 @@ from rich.progress import Progress
 from benchmarks.client import LoadError
 from benchmarks.memory import memory
 from benchmarks.peers import PEERS, Peer, versions
-from benchmarks.points import DIRECT, MEMORY, OURS, Point, points
+from benchmarks.points import MEMORY, Point, points
 from benchmarks.processes import OTHER_CORE, Others, free_port, pin, running, wake_exactly
 from benchmarks.report import show
 from benchmarks.results import Results
-
-T = TypeVar("T")
+from tei_manager.bench.about import about
+from tei_manager.bench.measure import rotated
+from tei_manager.bench.results import DIRECT, OURS
 
 FULL, QUICK = (10, 1.0), (3, 0.25)
 """Rounds, and the size of each (`benchmarks.points.points`)."""
@@ -46,7 +43,7 @@ def main() -> int:
         return _refuse("this measures CPU by /proc/PID/schedstat, which only Linux has")
     pin(OTHER_CORE)
     wake_exactly()
-    console, results, others = Console(), Results(_about()), Others()
+    console, results, others = Console(), Results(about(_command(), versions())), Others()
     try:
         missing = _run(results, arguments, console)
     except LoadError as error:
@@ -75,20 +72,10 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _about() -> dict[str, str]:
-    """Return what a reader needs to repeat the run, and to judge it."""
-    return {
-        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
-        "taken": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {_model()}",
-        "versions": f"Python {platform.python_version()}, uvloop {version('uvloop')}, {versions()}",
-    }
-
-
-def _model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "unknown processor"
+def _command() -> str:
+    """Return what was typed, with no path of this machine in it."""
+    typed = re.sub(r"--json[ =]\S+", "--json FILE", " ".join(sys.argv[1:]))
+    return f"python -m benchmarks {typed}".strip()
 
 
 def _run(results: Results, arguments: argparse.Namespace, console: Console) -> list[str]:
@@ -97,7 +84,7 @@ def _run(results: Results, arguments: argparse.Namespace, console: Console) -> l
     rounds, wanted = arguments.rounds or rounds, points(size)
     with ExitStack() as stack:
         backend = _backend(stack)
-        peers, missing = _start(stack, backend.port, [OURS, *arguments.peers])
+        peers, missing = _start(stack, backend.address, [OURS, *arguments.peers])
         progress = stack.enter_context(Progress(console=console, auto_refresh=False))
         steps = rounds * ((len(wanted) + 1) * len(peers) + sum(bool(p.half_of) for p in wanted))
         task = progress.add_task("", total=steps)
@@ -108,21 +95,21 @@ def _run(results: Results, arguments: argparse.Namespace, console: Console) -> l
         for point in wanted:
             targets = [*peers, backend] if point.half_of else peers
             _measure(results, point, targets, rounds, tick)
-        _measure_memory(results, [peer.name for peer in peers], backend.port, rounds, tick)
+        _measure_memory(results, [peer.name for peer in peers], backend.address, rounds, tick)
     return missing
 
 
 def _backend(stack: ExitStack) -> Peer:
     port = free_port()
     argv = [sys.executable, "-m", "benchmarks.backend", str(port)]
-    return Peer(DIRECT, port, stack.enter_context(running(argv, port, OTHER_CORE)))
+    return Peer(DIRECT, port, (stack.enter_context(running(argv, port, OTHER_CORE)),))
 
 
-def _start(stack: ExitStack, port: int, names: list[str]) -> tuple[list[Peer], list[str]]:
+def _start(stack: ExitStack, backend: str, names: list[str]) -> tuple[list[Peer], list[str]]:
     peers, missing = [], []
     for name in names:
         try:
-            peers.append(stack.enter_context(PEERS[name](port)))
+            peers.append(stack.enter_context(PEERS[name](backend)))
         except FileNotFoundError as error:
             missing.append(str(error))
     return peers, missing
@@ -133,8 +120,8 @@ def _measure(
 ) -> None:
     rate = {"rate": _half(results, point.half_of)} if point.half_of else {}
     for turn in range(rounds):
-        for peer in _rotated(peers, turn):
-            sample = point.way(peer.port, peer.pid, **rate)
+        for peer in rotated(peers, turn):
+            sample = point.way(peer.port, peer.pids, **rate)
             results.add(point.key, peer.name, asdict(sample))
             tick(f"{point.key}, {peer.name}")
 
@@ -145,17 +132,12 @@ def _half(results: Results, point: str) -> float:
     return min(speeds) / 2
 
 
-def _rotated(items: Sequence[T], turn: int) -> list[T]:
-    start = turn % len(items)
-    return [*items[start:], *items[:start]]
-
-
 def _measure_memory(
-    results: Results, names: list[str], port: int, rounds: int, tick: Callable[[str], None]
+    results: Results, names: list[str], backend: str, rounds: int, tick: Callable[[str], None]
 ) -> None:
     for turn in range(rounds):
-        for name in _rotated(names, turn):
-            with PEERS[name](port) as peer:
+        for name in rotated(names, turn):
+            with PEERS[name](backend) as peer:
                 results.add(MEMORY, name, memory(peer))
             tick(f"{MEMORY}, {name}")
 

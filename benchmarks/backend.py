@@ -5,19 +5,25 @@ once it is whole; how the message ends says with what (`benchmarks.answers`). Th
 call must be equally long: then their octets tell how many have come. Windows are kept on both
 sides, those for requests as wide as TEI's.
 
-    python -m benchmarks.backend PORT
+    python -m benchmarks.backend PORT [SERVICE_US]
+
+With a service time every message is answered so many µs after it came, however many others are
+under way, as a model does whose batch has room.
 """
 
 from __future__ import annotations
 
 import asyncio
+import selectors
 import sys
+from functools import partial
 from typing import cast
 
 import uvloop
 
 from benchmarks.answers import TRAILERS, answer, blocks
 from benchmarks.frames import FrameReader
+from benchmarks.processes import wake_exactly
 from tei_manager.wire import frames
 from tei_manager.wire.frames import (
     DATA,
@@ -41,14 +47,18 @@ _HELLO = frames.settings({frames.INITIAL_WINDOW_SIZE: WINDOW}) + frames.window_u
 class _Call:
     """One call: what has come of it, and what is still to be sent."""
 
-    __slots__ = ("answered", "credit", "ended", "id", "octets", "rest", "size", "window")
+    __slots__ = (
+        *("answered", "credit", "ended", "headed", "id", "making", "octets", "rest", "size"),
+        "window",
+    )
 
     def __init__(self, stream_id: int, window: int) -> None:
         self.id = stream_id
         self.window = window  # what the proxy lets us send
         self.octets = self.credit = self.size = self.answered = 0
+        self.making = 0  # answers whose service time runs
         self.rest = bytearray()  # of answers, while windows are shut
-        self.ended = False
+        self.ended = self.headed = False
 
     def due(self, data: bytes) -> int:
         """Take octets of messages, and return how many messages have become whole."""
@@ -61,9 +71,14 @@ class _Call:
 
 
 class Backend(asyncio.Protocol):
-    """One connection of a proxy."""
+    """One connection of a proxy.
 
-    def __init__(self) -> None:
+    Args:
+        service: Seconds from a message to its answer.
+    """
+
+    def __init__(self, service: float = 0.0) -> None:
+        self._service = service
         self._reader = FrameReader()
         self._greeting = len(frames.PREFACE)
         self._calls: dict[int, _Call] = {}
@@ -104,10 +119,26 @@ class Backend(asyncio.Protocol):
         if call is None:
             return  # reset by the proxy
         if data and (due := call.due(data)):
-            self._answer(call, chr(data[-1]), due)
+            self._serve(call, chr(data[-1]), due)
         if flags & END_STREAM:
             call.ended = True
             self._end(call)
+
+    def _serve(self, call: _Call, last: str, due: int) -> None:
+        """Answer messages now, or when their service time is over."""
+        if not self._service:
+            self._answer(call, last, due)
+            return
+        call.making += 1
+        loop = asyncio.get_running_loop()
+        loop.call_later(self._service, self._answer_late, call, last, due)
+
+    def _answer_late(self, call: _Call, last: str, due: int) -> None:
+        call.making -= 1
+        if call.id in self._calls and not self._transport.is_closing():
+            self._answer(call, last, due)
+            self._end(call)
+            self._flush()
 
     def _refill(self, call: _Call | None, size: int) -> None:
         self._credit += size
@@ -121,7 +152,8 @@ class Backend(asyncio.Protocol):
                 call.credit = 0
 
     def _answer(self, call: _Call, last: str, times: int) -> None:
-        if call.answered == times:  # the first
+        if not call.headed:
+            call.headed = True
             block = next(self._blocks)
             self._out += (pack_header(len(block) << 8 | HEADERS, END_HEADERS, call.id), block)
         message = answer(last)
@@ -152,7 +184,7 @@ class Backend(asyncio.Protocol):
             self._end(call)
 
     def _end(self, call: _Call) -> None:
-        if call.ended and not call.rest:
+        if call.ended and not call.rest and not call.making:
             header = pack_header(len(TRAILERS) << 8 | HEADERS, END_HEADERS | END_STREAM, call.id)
             self._out += (header, TRAILERS)
             self._calls.pop(call.id, None)
@@ -187,11 +219,27 @@ class Backend(asyncio.Protocol):
         self._out.append(frames.SETTINGS_ACK)
 
 
-async def _main(port: int) -> None:
-    server = await asyncio.get_running_loop().create_server(Backend, "127.0.0.1", port)
+async def _main(port: int, service: float) -> None:
+    backend = partial(Backend, service)
+    server = await asyncio.get_running_loop().create_server(backend, "127.0.0.1", port)
     async with server:
         await server.serve_forever()
 
 
+def _exact_loop() -> asyncio.AbstractEventLoop:
+    """Return a loop whose timers are exact to microseconds; uvloop's and epoll's are to a ms."""
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
+
+
+def main(port: int, service_us: float = 0.0) -> None:
+    """Serve on a port until the process is ended."""
+    if not service_us:
+        uvloop.run(_main(port, 0.0))
+        return
+    wake_exactly()
+    with asyncio.Runner(loop_factory=_exact_loop) as runner:
+        runner.run(_main(port, service_us / 1e6))
+
+
 if __name__ == "__main__":
-    uvloop.run(_main(int(sys.argv[1])))
+    main(int(sys.argv[1]), *map(float, sys.argv[2:]))

@@ -25,8 +25,8 @@ from benchmarks.calls import (
     embed_message,
 )
 from benchmarks.client import Client
-from benchmarks.intervals import percentile
 from benchmarks.processes import cpu_ns
+from tei_manager.bench.intervals import percentile
 from tei_manager.wire.frames import DEFAULT_MAX_FRAME
 
 UNANSWERED = 200
@@ -60,8 +60,8 @@ class Sample:
 class Meter:
     """Reads clocks when a block begins and when it ends; garbage is collected before, not in it."""
 
-    def __init__(self, pid: int, client: Client) -> None:
-        self._pid, self._client = pid, client
+    def __init__(self, pids: tuple[int, ...], client: Client) -> None:
+        self._pids, self._client = pids, client
 
     def __enter__(self) -> Meter:
         gc.collect()
@@ -75,7 +75,7 @@ class Meter:
         gc.enable()
 
     def _clocks(self) -> tuple[int, int, int]:
-        return cpu_ns(self._pid), process_time_ns(), perf_counter_ns()
+        return cpu_ns(*self._pids), process_time_ns(), perf_counter_ns()
 
     def sample(self, units: int) -> Sample:
         """Return what the block gave, in which ``units`` calls or messages were answered."""
@@ -91,13 +91,13 @@ class Meter:
         )
 
 
-def closed(port: int, pid: int, calls: int, streams: int) -> Sample:
+def closed(port: int, pids: tuple[int, ...], calls: int, streams: int) -> Sample:
     """Make unary calls, each as soon as one before it is answered; ``streams`` are under way."""
     message, warm = embed_message(TEXT + SMALL_ANSWER), calls // 5
     with Client(port) as client:
         encoder = CallEncoder(UNARY, message)
         _closed(client, encoder, len(message), warm, streams)
-        with Meter(pid, client) as meter:
+        with Meter(pids, client) as meter:
             _closed(client, encoder, len(message), calls, streams)
         client.verify(warm + calls, len(answer(SMALL_ANSWER)))
     return meter.sample(calls)
@@ -115,7 +115,9 @@ def _closed(client: Client, encoder: CallEncoder, size: int, calls: int, streams
         client.receive()
 
 
-def fixed_rate(port: int, pid: int, seconds: float, streams: int, rate: float) -> Sample:
+def fixed_rate(
+    port: int, pids: tuple[int, ...], seconds: float, streams: int, rate: float
+) -> Sample:
     """Make unary calls at a rate that does not ask how the proxy does.
 
     With one stream the calls begin at even distances, with more as from many callers: at random
@@ -128,7 +130,7 @@ def fixed_rate(port: int, pid: int, seconds: float, streams: int, rate: float) -
     with Client(port) as client:
         encoder = CallEncoder(UNARY, message)
         _closed(client, encoder, len(message), warm, streams)
-        with Meter(pid, client) as meter:
+        with Meter(pids, client) as meter:
             _fixed_rate(client, encoder, len(message), times, streams)
         client.verify(warm + len(times), len(answer(SMALL_ANSWER)))
     return meter.sample(len(times))
@@ -164,12 +166,12 @@ def _fixed_rate(
             client.receive()
 
 
-def messages(port: int, pid: int, streams: int, each: int) -> Sample:
+def messages(port: int, pids: tuple[int, ...], streams: int, each: int) -> Sample:
     """Make streams of ``each`` messages, one stream after the other, `UNANSWERED` under way."""
     with Client(port) as client:
         encoder = CallEncoder(STREAM)
         _stream(client, encoder, each)
-        with Meter(pid, client) as meter:
+        with Meter(pids, client) as meter:
             for _ in range(streams):
                 _stream(client, encoder, each)
         client.verify(1 + streams, each * len(answer(SMALL_ANSWER)))
@@ -194,23 +196,23 @@ def _stream(client: Client, encoder: CallEncoder, each: int) -> None:
         client.receive()
 
 
-def large_requests(port: int, pid: int, calls: int) -> Sample:
+def large_requests(port: int, pids: tuple[int, ...], calls: int) -> Sample:
     """Make calls one after the other whose message is `LARGE` and whose answer is small."""
     text = "x" * (LARGE - 1) + SMALL_ANSWER
-    return _large(port, pid, calls, embed_message(text), len(answer(SMALL_ANSWER)))
+    return _large(port, pids, calls, embed_message(text), len(answer(SMALL_ANSWER)))
 
 
-def large_answers(port: int, pid: int, calls: int) -> Sample:
+def large_answers(port: int, pids: tuple[int, ...], calls: int) -> Sample:
     """Make calls one after the other whose message is small and whose answer is `LARGE`."""
     message = embed_message(TEXT + LARGE_ANSWER)
-    return _large(port, pid, calls, message, len(answer(LARGE_ANSWER)))
+    return _large(port, pids, calls, message, len(answer(LARGE_ANSWER)))
 
 
-def _large(port: int, pid: int, calls: int, message: bytes, octets: int) -> Sample:
+def _large(port: int, pids: tuple[int, ...], calls: int, message: bytes, octets: int) -> Sample:
     with Client(port) as client:
         encoder = CallEncoder(UNARY)
         _pour(client, encoder, message)
-        with Meter(pid, client) as meter:
+        with Meter(pids, client) as meter:
             for _ in range(calls):
                 _pour(client, encoder, message)
         client.verify(1 + calls, octets)

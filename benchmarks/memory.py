@@ -25,9 +25,9 @@ def memory(peer: Peer) -> dict[str, float]:
     """
     with open_streams(peer.port, 1, 1):
         pass
-    idle = memory_mb(peer.pid)
+    idle = memory_mb(*peer.pids)
     with open_streams(peer.port, STREAMS):
-        return {"idle_mb": idle, "streams_mb": memory_mb(peer.pid) - idle}
+        return {"idle_mb": idle, "streams_mb": memory_mb(*peer.pids) - idle}
 
 
 @contextmanager

@@ -8,8 +8,6 @@ from functools import partial
 
 from benchmarks.load import Sample, closed, fixed_rate, large_answers, large_requests, messages
 
-OURS, DIRECT = "tei-manager", "direct"
-
 MESSAGES = 1_000
 """Messages of each stream."""
 
@@ -20,7 +18,7 @@ class Point:
 
     Args:
         key: Its name in the results.
-        way: Takes port and process id of a proxy, and the rate if there is one.
+        way: Takes port and process ids of a proxy, and the rate if there is one.
         half_of: The point whose slowest proxy's calls per second give the rate, which is half of
             them; "" for a load that has no rate.
     """

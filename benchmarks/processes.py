@@ -23,14 +23,19 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def pin(core: int) -> None:
-    """Keep this process, and what it starts, on one core where the platform can do that."""
-    if hasattr(os, "sched_setaffinity") and core < (os.cpu_count() or 1):
-        os.sched_setaffinity(0, {core})
+def pin(core: int | None) -> None:
+    """Keep this process, and what it starts, on one core where the platform can do that.
+
+    Args:
+        core: Its number; None lets go of it again.
+    """
+    count = os.cpu_count() or 1
+    if hasattr(os, "sched_setaffinity") and (core is None or core < count):
+        os.sched_setaffinity(0, range(count) if core is None else {core})
 
 
 @contextmanager
-def running(argv: list[str], port: int, core: int = OTHER_CORE) -> Iterator[int]:
+def running(argv: list[str], port: int, core: int | None = OTHER_CORE) -> Iterator[int]:
     """Run a program until the block ends, entered once it listens; yields its process id."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(argv, stdout=output, stderr=output, preexec_fn=lambda: pin(core))
@@ -38,12 +43,17 @@ def running(argv: list[str], port: int, core: int = OTHER_CORE) -> Iterator[int]
             _await_port(process, port, output)
             yield process.pid
         finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process to end, and make it end if it does not."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _await_port(process: subprocess.Popen[bytes], port: int, output: IO[bytes]) -> None:
@@ -59,28 +69,28 @@ def _await_port(process: subprocess.Popen[bytes], port: int, output: IO[bytes]) 
     raise RuntimeError(f"{process.args!r} does not listen: {output.read()[-2000:]!r}")
 
 
-def child_of(pid: int) -> int:
-    """Return the one child of a process, once there is one (Linux)."""
+def children_of(pid: int, count: int) -> tuple[int, ...]:
+    """Return the children of a process, once there are so many (Linux)."""
     children = Path(f"/proc/{pid}/task/{pid}/children")
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         found = children.read_text().split()
-        if found:
-            return int(found[0])
+        if len(found) >= count:
+            return tuple(int(child) for child in found[:count])
         time.sleep(0.02)
-    raise RuntimeError(f"process {pid} has no child")
+    raise RuntimeError(f"process {pid} has not {count} children")
 
 
-def cpu_ns(pid: int) -> int:
-    """Return the CPU time of all threads of a process so far, in ns (Linux)."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
+def cpu_ns(*pids: int) -> int:
+    """Return the CPU time of all threads of processes so far, in ns (Linux)."""
+    tasks = [task for pid in pids for task in Path(f"/proc/{pid}/task").iterdir()]
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
 
 
-def memory_mb(pid: int) -> float:
-    """Return how much of a process is in memory, in 2^20 octets (Linux)."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+def memory_mb(*pids: int) -> float:
+    """Return how much of processes is in memory, in 2^20 octets (Linux)."""
+    texts = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
+    return sum(int(text.split("VmRSS:")[1].split()[0]) for text in texts) / 1024
 
 
 class Others:

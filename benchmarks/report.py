@@ -1,27 +1,17 @@
-"""Tables of a run: for the terminal, and for docs/performance.md.
-
-    python -m benchmarks.report
-
-writes the committed run's tables, and the run's description, into that page.
-"""
+"""Tables of a run: for the terminal, and for docs/performance.md."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.points import MEMORY, OURS, ROWS, Goal, Row
-from benchmarks.results import Results, read
-
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
-
-END = "<!-- end -->"
-
-Cells = list[list[str]]
-"""Rows of a table, its heading first; the first column is text, the others are figures."""
+from benchmarks import marks
+from benchmarks.points import MEMORY, ROWS, Goal, Row
+from benchmarks.results import Results
+from tei_manager.bench.report import Cells, described, markdown
+from tei_manager.bench.results import OURS
 
 
 def figures(results: Results) -> Cells:
@@ -100,34 +90,9 @@ def show(results: Results, console: Console) -> None:
         console.print(table)
 
 
-def markdown(cells: Cells) -> str:
-    """Return a table as a page has it; our own column is bold."""
-    heading, *rows = cells
-    heading = [f"**{cell}**" if cell == OURS else cell for cell in heading]
-    lines = [heading, ["---"] + ["--:"] * (len(heading) - 1), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def about(results: Results) -> str:
-    """Return the lines that say what was run, and on what."""
-    return "".join(f"- {name}: {value}\n" for name, value in results.about.items())
-
-
 def updated(page: str, results: Results) -> str:
-    """Return the page with the run's tables between their marks, ``<!-- NAME -->`` and `END`.
-
-    Raises:
-        ValueError: The page has no place for one of them.
-    """
+    """Return the page with the run's tables, and its description, between their marks."""
     parts = {name: markdown(make(results)) for name, make in TABLES.items()}
-    for name, text in {**parts, "about": about(results)}.items():
-        before, mark, rest = page.partition(f"<!-- {name} -->\n")
-        _, end, after = rest.partition(END)
-        if not end:
-            raise ValueError(f"the page has no place for {name}")
-        page = f"{before}{mark}\n{text}\n{end}{after}"
+    for name, text in {**parts, "about": described(results.about)}.items():
+        page = marks.filled(page, name, text)
     return page
-
-
-if __name__ == "__main__":
-    PAGE.write_text(updated(PAGE.read_text("utf-8"), read()), "utf-8")

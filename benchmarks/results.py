@@ -6,43 +6,21 @@ the other way round, a machine that was slow for a minute would count for one of
 
 from __future__ import annotations
 
-import json
-import re
-from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-from benchmarks.intervals import Interval, interval
-from benchmarks.points import DIRECT, OURS, Goal, Row
+from benchmarks.points import Goal, Row
+from tei_manager.bench import results
+from tei_manager.bench.intervals import Interval, interval
+from tei_manager.bench.results import DIRECT, OURS
 
 FILE = Path(__file__).parent / "results" / "switch.json"
 """The committed run, which docs/performance.md shows."""
 
 
-@dataclass
-class Results:
-    """Values of a run.
-
-    Args:
-        about: What a reader needs to repeat the run, and to judge it.
-        rounds: Values by point, proxy and name, one for each round.
-    """
-
-    about: dict[str, str]
-    rounds: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
-
-    def add(self, point: str, proxy: str, values: dict[str, float]) -> None:
-        """Add what one proxy gave in the next round of a point."""
-        of_proxy = self.rounds.setdefault(point, {}).setdefault(proxy, {})
-        for name, value in values.items():
-            of_proxy.setdefault(name, []).append(round(value, 2))
-
-    def proxies(self) -> list[str]:
-        """Return who was measured, ours first."""
-        names = {name for point in self.rounds.values() for name in point if name != DIRECT}
-        return sorted(names, key=lambda name: (name != OURS, name))
+class Results(results.Results):
+    """Values of a run by point, proxy and name."""
 
     def values(self, row: Row, proxy: str) -> list[float]:
         """Return a row's figures of one proxy, one for each round."""
@@ -79,15 +57,3 @@ class Results:
         """Say whether the limit is outside the interval: another run would find the same."""
         reached = self.reached(row, goal)
         return not reached.low <= goal.limit <= reached.high
-
-    def write(self, path: Path) -> None:
-        """Write all of it as JSON, the rounds of a value on one line."""
-        text = json.dumps({"about": self.about, "rounds": self.rounds}, indent=2)
-        text = re.sub(r"\[[^\]]*\]", lambda found: " ".join(found[0].split()), text)
-        path.write_text(text + "\n", "utf-8")
-
-
-def read(path: Path = FILE) -> Results:
-    """Return what `Results.write` wrote."""
-    document: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return Results(document["about"], document["rounds"])

@@ -12,8 +12,8 @@ from benchmarks.faults.__main__ import PARTS
 from benchmarks.faults.bars import in_time
 from benchmarks.faults.floods import FLOODS
 from benchmarks.faults.report import render
-from benchmarks.faults.servers import OURS
 from benchmarks.faults.slow import KINDS
+from tei_manager.bench.results import OURS
 
 ROOT = Path(__file__).parents[1]
 

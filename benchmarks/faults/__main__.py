@@ -30,8 +30,9 @@ from benchmarks.faults import conformance, outages, slow, stalls, trials
 from benchmarks.faults.floods import FLOODS
 from benchmarks.faults.instance import backend
 from benchmarks.faults.report import render
-from benchmarks.faults.servers import OURS, SERVERS, Server, serving, version_of
+from benchmarks.faults.servers import SERVERS, Server, serving, version_of
 from benchmarks.processes import OTHER_CORE, free_port, pin
+from tei_manager.bench.results import OURS
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "faults.md"

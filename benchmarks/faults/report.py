@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from benchmarks.faults.bars import BARS, Bar
-from benchmarks.faults.servers import OURS
 from benchmarks.faults.stalls import DEAF_CLIENTS, IN_FLIGHT
 from benchmarks.faults.trials import MANY, SINGLE, TWENTY
+from tei_manager.bench.results import OURS
 
 Document = dict[str, Any]
 Cell = Callable[[dict[str, Any]], str]
@@ -28,7 +28,7 @@ $ make report    # about ten minutes; what is not installed is left out and name
 """
 
 _METHOD = """Every server has one worker on a core of its own, and settings near its defaults
-([benchmarks/peers.py](../benchmarks/peers.py)). Clients, attackers and the backend share the other
+([benchmarks/peers](../benchmarks/peers)). Clients, attackers and the backend share the other
 core. Peers pass calls on as they are; ours also finds the target and unwraps the request. Latencies
 include whatever else the machine did at the time: where its load was not near 0 before the run,
 differences of some milliseconds mean nothing.

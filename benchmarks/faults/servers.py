@@ -19,9 +19,10 @@ from importlib.metadata import version
 import psutil
 
 from benchmarks.peers import PEERS, Peer
+from benchmarks.peers.peer import split
 from benchmarks.processes import PROXY_CORE, START_SECONDS, free_port, running
+from tei_manager.bench.results import OURS
 
-OURS = "tei-manager"
 SAMPLE_SECONDS = 0.02
 
 FORKING = ("nginx", "nghttpx")
@@ -53,7 +54,7 @@ class Server:
 
 
 @contextmanager
-def nghttpx(backend_port: int) -> Iterator[Peer]:
+def nghttpx(backend: str) -> Iterator[Peer]:
     """Run nghttpx with one worker thread."""
     binary = shutil.which("nghttpx") or shutil.which("nghttpx", path="/usr/sbin")
     if binary is None:
@@ -61,9 +62,10 @@ def nghttpx(backend_port: int) -> Iterator[Peer]:
     port = free_port()
     argv = [binary, "--conf=/dev/null", "--workers=1", "--errorlog-file=/dev/null"]
     argv += [f"--frontend=127.0.0.1,{port};no-tls"]
-    argv += [f"--backend=127.0.0.1,{backend_port};;proto=h2"]
+    host, number = split(backend)
+    argv += [f"--backend={host},{number};;proto=h2"]
     with running(argv, port, PROXY_CORE) as pid:
-        yield Peer("nghttpx", port, _only_child(psutil.Process(pid)))
+        yield Peer("nghttpx", port, (_only_child(psutil.Process(pid)),))
 
 
 def _only_child(process: psutil.Process) -> int:
@@ -75,7 +77,10 @@ def _only_child(process: psutil.Process) -> int:
     raise RuntimeError("nghttpx has no worker")
 
 
-SERVERS = {**PEERS, "nghttpx": nghttpx}
+PROXIES = (OURS, "envoy", "nginx", "haproxy")
+"""The peers that are meant to face strangers: neither the bare relay nor the pass-through is."""
+
+SERVERS = {**{name: PEERS[name] for name in PROXIES}, "nghttpx": nghttpx}
 
 
 @contextmanager
@@ -85,8 +90,8 @@ def serving(name: str, backend_port: int) -> Iterator[Server]:
     Raises:
         FileNotFoundError: It is not installed; the text names what to install.
     """
-    with SERVERS[name](backend_port) as peer:
-        worker = psutil.Process(peer.pid)
+    with SERVERS[name](f"127.0.0.1:{backend_port}") as peer:
+        worker = psutil.Process(peer.pids[0])
         parent = worker.parent() if name in FORKING else None
         yield Server(name, peer.port, worker, parent or worker)
 

@@ -16,4 +16,4 @@ def backend() -> Iterator[Peer]:
     port = free_port()
     argv = [sys.executable, "-m", "benchmarks.backend", str(port)]
     with running(argv, port) as pid:
-        yield Peer("direct", port, pid)
+        yield Peer("direct", port, (pid,))

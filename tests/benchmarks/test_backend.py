@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator
 
 import h2.config
@@ -11,9 +12,11 @@ import h2.events
 import h2.settings
 import pytest
 
+from benchmarks import load
 from benchmarks.answers import VALUES, answer
 from benchmarks.calls import LARGE_ANSWER, SMALL_ANSWER, embed_message
 from benchmarks.peers import Peer
+from benchmarks.processes import free_port, running
 
 SECONDS = 60
 SMALL, LARGE = embed_message("a" + SMALL_ANSWER), embed_message("a" + LARGE_ANSWER)
@@ -113,3 +116,13 @@ def test_long_messages_get_their_window_back(caller: Caller) -> None:
         else:
             caller.receive()
     assert caller.answered(len(answer(SMALL_ANSWER))) == answer(SMALL_ANSWER)
+
+
+def test_a_service_time_is_waited_by_all_calls_at_once_and_loses_no_answer() -> None:
+    port, service_us = free_port(), 50_000
+    argv = [sys.executable, "-m", "benchmarks.backend", str(port), str(service_us)]
+    with running(argv, port) as pid:
+        calls = load.closed(port, (pid,), 40, 20)
+        stream = load.messages(port, (pid,), 1, 100)
+    assert min(calls.fastest_us, stream.fastest_us) >= service_us
+    assert calls.per_second > 1e6 / service_us, "one after the other"

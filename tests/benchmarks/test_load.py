@@ -10,22 +10,23 @@ import pytest
 from benchmarks import load
 from benchmarks.load import Sample, arrivals
 from benchmarks.memory import memory, open_streams
-from benchmarks.peers import Peer, ours
+from benchmarks.peers import PEERS, Peer
+from tei_manager.bench.results import OURS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="CPU is read from Linux's /proc")
 
 WAYS: dict[str, Callable[[Peer], Sample]] = {
-    "closed": lambda peer: load.closed(peer.port, peer.pid, 300, 20),
-    "fixed_rate": lambda peer: load.fixed_rate(peer.port, peer.pid, 0.3, 20, 1000),
-    "messages": lambda peer: load.messages(peer.port, peer.pid, 2, 1000),
-    "large_requests": lambda peer: load.large_requests(peer.port, peer.pid, 1),
-    "large_answers": lambda peer: load.large_answers(peer.port, peer.pid, 1),
+    "closed": lambda peer: load.closed(peer.port, peer.pids, 300, 20),
+    "fixed_rate": lambda peer: load.fixed_rate(peer.port, peer.pids, 0.3, 20, 1000),
+    "messages": lambda peer: load.messages(peer.port, peer.pids, 2, 1000),
+    "large_requests": lambda peer: load.large_requests(peer.port, peer.pids, 1),
+    "large_answers": lambda peer: load.large_answers(peer.port, peer.pids, 1),
 }
 
 
 @pytest.fixture(scope="module")
 def proxy(backend: Peer) -> Iterator[Peer]:
-    with ours(backend.port) as peer:
+    with PEERS[OURS](backend.address) as peer:
         yield peer
 
 
@@ -43,7 +44,7 @@ def test_all_calls_through_the_multiplexer_are_answered(proxy: Peer, way: str) -
 
 def test_open_streams_are_answered_once_and_stay_open(proxy: Peer) -> None:
     with open_streams(proxy.port, 20, 10):
-        assert load.closed(proxy.port, proxy.pid, 20, 1).per_second > 0
+        assert load.closed(proxy.port, proxy.pids, 20, 1).per_second > 0
 
 
 def test_memory_is_that_of_an_idle_worker_and_what_streams_add(proxy: Peer) -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks.client import LoadError
-from benchmarks.points import DIRECT, OURS, ROWS
-from benchmarks.results import read
+from benchmarks.points import ROWS
+from benchmarks.results import Results
+from tei_manager.bench.results import DIRECT, OURS
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 110
@@ -33,7 +34,7 @@ def test_a_run_writes_the_figures_of_every_row(tmp_path: Path) -> None:
     ]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stderr
-    results = read(file)
+    results = Results.read(file)
     assert re.match(r"\d+% of the cores' time", results.about["disturbed"])
     assert all(results.figure(row, OURS) > 0 for row in ROWS if not row.added)
     assert all(DIRECT in results.rounds[row.point] for row in ROWS if row.added)
@@ -53,8 +54,3 @@ def test_a_run_in_which_a_call_fails_says_so_and_writes_nothing(
     assert command.main() == 1
     assert "no figures, since a call failed: the proxy reset a call: 8" in capsys.readouterr().err
     assert not file.exists()
-
-
-def test_every_proxy_is_measured_first_in_some_round() -> None:
-    firsts = [command._rotated("abc", turn)[0] for turn in range(4)]
-    assert firsts == ["a", "b", "c", "a"]

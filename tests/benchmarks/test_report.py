@@ -7,9 +7,12 @@ import io
 import pytest
 from rich.console import Console
 
-from benchmarks.points import OURS, ROWS, Goal
-from benchmarks.report import END, TABLES, figures, goals, markdown, show, updated
+from benchmarks.marks import END
+from benchmarks.points import ROWS, Goal
+from benchmarks.report import TABLES, figures, goals, show, updated
 from benchmarks.results import Results
+from tei_manager.bench.report import markdown
+from tei_manager.bench.results import OURS
 
 PAGE = "before\n" + "".join(f"<!-- {name} -->\n{END}\nthen\n" for name in (*TABLES, "about"))
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.load import Sample
-from benchmarks.points import DIRECT, MEMORY, OURS, ROWS, Goal, Row, points
-from benchmarks.results import Results, read
+from benchmarks.points import MEMORY, ROWS, Goal, Row, points
+from benchmarks.results import Results
+from tei_manager.bench.results import DIRECT, OURS
 
 NO_GOALS = (Goal(0), Goal(0))
 CPU = Row("CPU", "closed", "cpu_us", NO_GOALS)
@@ -78,7 +79,7 @@ def test_the_direct_connection_is_no_proxy_and_ours_comes_first() -> None:
 def test_a_file_has_every_value_of_every_round(tmp_path: Path) -> None:
     results = measured(ours=[1.5, 2.25], envoy=[3.0, 4.0])
     results.write(tmp_path / "run.json")
-    assert read(tmp_path / "run.json") == results
+    assert Results.read(tmp_path / "run.json") == results
     assert '"cpu_us": [ 1.5, 2.25 ]' in (tmp_path / "run.json").read_text()
 
 

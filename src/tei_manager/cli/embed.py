@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 _SHOWN = 6
 
 
-def _default_target() -> str:
+def default_target() -> str:
+    """Return where the multiplexer is, unless a flag says so."""
     host = os.environ.get("TEI_MANAGER_GRPC_HOST", "127.0.0.1")
     return f"{host}:{os.environ.get('TEI_MANAGER_GRPC_PORT', '9001')}"
 
@@ -27,7 +28,7 @@ def _default_target() -> str:
 def embed(
     texts: Annotated[list[str], typer.Argument(metavar="TEXT...", help="What to embed.")],
     instance: Annotated[str, typer.Option("--instance", "-i", help="Name of the instance.")],
-    target: Annotated[str, typer.Option(help="HOST:PORT of the multiplexer.")] = _default_target(),
+    target: Annotated[str, typer.Option(help="HOST:PORT of the multiplexer.")] = default_target(),
     timeout: Annotated[float, typer.Option(help="Seconds for each text.")] = 30,
     as_json: AsJson = False,
 ) -> None:

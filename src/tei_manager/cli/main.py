@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tei_manager import __version__
-from tei_manager.cli import config, embed, instances, models, mux, serve
+from tei_manager.cli import bench, config, embed, instances, models, mux, serve
 from tei_manager.errors import TeiManagerError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("mux")(mux.mux)
 app.command("embed")(embed.embed)
+app.command("bench")(bench.bench)
 app.add_typer(instances.app, name="instances")
 app.add_typer(models.app, name="models")
 app.add_typer(config.app, name="config")

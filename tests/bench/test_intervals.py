@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.intervals import COVERAGE, coverage, interval, percentile
+from tei_manager.bench.intervals import COVERAGE, coverage, interval, percentile
 
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
 

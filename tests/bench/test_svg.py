@@ -1,0 +1,71 @@
+"""Charts are XML, show what they are given where it belongs, and are the same each time."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tei_manager.bench.svg import BAR, LEFT, RIGHT, WIDTH, Bar, bars, lines
+
+SVG = "{http://www.w3.org/2000/svg}"
+VALUES = st.floats(0.01, 1e6)
+
+
+def widths(chart: str) -> list[float]:
+    root = ElementTree.fromstring(chart)
+    drawn = [each for each in root.iter(f"{SVG}rect") if each.get("height") == str(BAR)]
+    return [float(each.get("width") or "") for each in drawn]
+
+
+def polylines(chart: str) -> list[list[tuple[float, float]]]:
+    root = ElementTree.fromstring(chart)
+    found = [each.get("points") or "" for each in root.iter(f"{SVG}polyline")]
+    return [[(float(x), float(y)) for x, y in re.findall(r"(\S+),(\S+)", text)] for text in found]
+
+
+@given(st.lists(VALUES, min_size=1, max_size=8))
+def test_bars_are_as_long_as_their_values_and_stay_inside(values: list[float]) -> None:
+    rows = {f"row {n}": {"<ours>": Bar(v, v, v)} for n, v in enumerate(values)}
+    found = widths(bars("A & B", "µs", rows))
+    assert max(found) == pytest.approx(WIDTH - LEFT - RIGHT, abs=0.1)
+    scale = (WIDTH - LEFT - RIGHT) / max(values)
+    assert found == pytest.approx([value * scale for value in values], abs=0.1)
+
+
+def test_an_interval_is_a_line_from_its_low_to_its_high_end() -> None:
+    (interval,) = polylines(bars("t", "µs", {"row": {"ours": Bar(50, 25, 100)}}))
+    length = WIDTH - LEFT - RIGHT
+    assert [x for x, _ in interval] == pytest.approx([LEFT + length / 4, LEFT + length])
+
+
+def test_a_figure_below_nothing_has_no_bar_and_says_what_it_is() -> None:
+    chart = bars("t", "µs", {"row": {"ours": Bar(-5, -9, 1), "other": Bar(10, 10, 10)}})
+    assert widths(chart)[0] == 0
+    assert ">-5 µs<" in chart
+
+
+@pytest.mark.parametrize("logarithmic", [(False, False), (True, True)])
+@given(points=st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=20))
+def test_lines_stay_within_their_axes_and_keep_the_order_of_values(
+    logarithmic: tuple[bool, bool], points: list[tuple[float, float]]
+) -> None:
+    drawn = polylines(lines("t", ("x", "y"), {"ours": points}, logarithmic))[-1]
+    assert len(drawn) == len(points)
+    for (x, y), (left, top) in zip(points, drawn, strict=True):
+        assert LEFT - 0.2 <= left <= WIDTH - RIGHT + 0.2
+        assert 61 <= top <= 291
+        assert all(
+            left <= other + 0.1 for (a, _), (other, _) in zip(points, drawn, strict=True) if x <= a
+        )
+        assert all(
+            top >= other - 0.1 for (_, b), (_, other) in zip(points, drawn, strict=True) if y <= b
+        )
+
+
+def test_the_same_figures_give_the_same_octets() -> None:
+    series = {"a": [(1.0, 2.0), (10.0, 20.0)], "b": [(1.0, 3.0)]}
+    assert lines("t", ("x", "y"), series) == lines("t", ("x", "y"), series)
