@@ -75,12 +75,12 @@ class CallEncoder:
         entries = reversed(range(len(fields)))  # the last one inserted has the lowest index
         self._later = _STATIC + bytes(0x80 | _FIRST_DYNAMIC + n for n in entries)
         self._timeout = getrandbits(19)  # or a later connection's calls would have the same ones
-        self._begun = 0
+        self.begun = 0
         self._data = pack_header(len(message) << 8 | DATA, END_STREAM, 0)[:5]
 
     def block(self) -> bytes:
         """Return the header block of the next call."""
-        call, self._begun = self._begun, self._begun + 1
+        call, self.begun = self.begun, self.begun + 1
         block = self._later if call else self._first
         if call & 1:
             trace = b"00-%032x-%016x-01" % (getrandbits(128), getrandbits(64))
@@ -90,7 +90,7 @@ class CallEncoder:
 
     def unary(self) -> bytes:
         """Return the frames of the next call: HEADERS, and one DATA with all of the message."""
-        number = pack_u32(2 * self._begun + 1)
+        number = pack_u32(2 * self.begun + 1)
         block = self.block()
         header = (len(block) << 8 | HEADERS).to_bytes(4, "big")
         parts = (header, b"\x04", number, block, self._data, number, self._message)
@@ -98,7 +98,7 @@ class CallEncoder:
 
     def headers(self) -> bytes:
         """Return the HEADERS frame of the next call, whose messages follow."""
-        number = 2 * self._begun + 1
+        number = 2 * self.begun + 1
         block = self.block()
         return pack_header(len(block) << 8 | HEADERS, END_HEADERS, number) + block
 
