@@ -44,7 +44,7 @@ check: $(VENV)/.dev-ready ## Run everything that reads the code without running 
 	$(BIN)/python tools/gen_protos.py --check
 	$(BIN)/python tools/gen_docs.py --check
 
-bench: $(VENV)/.bench-ready ## Measure the switch beside Envoy, nginx and HAProxy; takes some minutes.
+bench: $(VENV)/.bench-ready ## Measure the switch beside Envoy, nginx, HAProxy, grpc.aio and a bare relay; twenty minutes.
 	@$(BIN)/python -m benchmarks
 
 report: $(VENV)/.bench-ready ## Measure conformance, floods and faults beside the peers; writes docs/faults.md.

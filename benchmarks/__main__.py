@@ -1,6 +1,8 @@
 """Our multiplexer beside its peers, interleaved in one run.
 
-    python -m benchmarks [--quick] [--rounds 10] [--peers envoy nginx haproxy] [--json FILE]
+    python -m benchmarks [--quick] [--json FILE]
+    python -m benchmarks --points closed --peers envoy nginx
+    python -m benchmarks --workers 2 --points clients --json FILE
 
 Every round of a point measures every proxy once, in an order that rotates, so that a machine that
 drifts does so for all. Points, figures and goals are in `benchmarks.points`. A call that fails ends
@@ -13,8 +15,9 @@ import argparse
 import re
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -23,8 +26,8 @@ from rich.progress import Progress
 
 from benchmarks.client import LoadError
 from benchmarks.memory import memory
-from benchmarks.peers import PEERS, Peer, versions
-from benchmarks.points import MEMORY, Point, points
+from benchmarks.peers import PEERS, SLOW, Peer, versions
+from benchmarks.points import MEMORY, Point, chosen, points
 from benchmarks.processes import OTHER_CORE, Others, free_port, pin, running, wake_exactly
 from benchmarks.report import show
 from benchmarks.results import Results
@@ -32,7 +35,9 @@ from tei_manager.bench.about import about
 from tei_manager.bench.measure import rotated
 from tei_manager.bench.results import DIRECT, OURS
 
-FULL, QUICK = (10, 1.0), (3, 0.25)
+Start = Callable[[], AbstractContextManager[Peer]]
+
+FULL, QUICK = (10, 1.0), (3, 0.1)
 """Rounds, and the size of each (`benchmarks.points.points`)."""
 
 
@@ -65,9 +70,12 @@ def _refuse(why: str) -> int:
 def _arguments() -> argparse.Namespace:
     peers = [name for name in PEERS if name != OURS]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a look in less than a minute")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--quick", action="store_true", help="a look, in a minute")
     parser.add_argument("--rounds", type=int, help="how often each proxy is measured")
     parser.add_argument("--peers", nargs="*", choices=peers, default=peers)
+    parser.add_argument("--points", nargs="+", metavar="KEY", default=[""], help="how keys begin")
+    parser.add_argument("--workers", type=int, default=1, help="of each proxy")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the results go")
     return parser.parse_args()
 
@@ -81,21 +89,23 @@ def _command() -> str:
 def _run(results: Results, arguments: argparse.Namespace, console: Console) -> list[str]:
     """Start everything, measure all points, and return which peers are not installed."""
     rounds, size = QUICK if arguments.quick else FULL
-    rounds, wanted = arguments.rounds or rounds, points(size)
+    rounds, wanted = arguments.rounds or rounds, chosen(points(size), arguments.points)
     with ExitStack() as stack:
         backend = _backend(stack)
-        peers, missing = _start(stack, backend.address, [OURS, *arguments.peers])
+        start: dict[str, Start] = {
+            name: partial(make, backend.address, arguments.workers) for name, make in PEERS.items()
+        }
+        peers, missing = _start(stack, start, [OURS, *arguments.peers])
         progress = stack.enter_context(Progress(console=console, auto_refresh=False))
-        steps = rounds * ((len(wanted) + 1) * len(peers) + sum(bool(p.half_of) for p in wanted))
-        task = progress.add_task("", total=steps)
+        task = progress.add_task("", total=rounds * (len(wanted) + 1))
 
         def tick(what: str) -> None:
             progress.update(task, advance=1, description=what, refresh=True)
 
         for point in wanted:
-            targets = [*peers, backend] if point.half_of else peers
-            _measure(results, point, targets, rounds, tick)
-        _measure_memory(results, [peer.name for peer in peers], backend.address, rounds, tick)
+            _measure(results, point, [*peers, backend] if point.half_of else peers, rounds, tick)
+        if "" in arguments.points:
+            _measure_memory(results, {peer.name: start[peer.name] for peer in peers}, rounds, tick)
     return missing
 
 
@@ -105,11 +115,13 @@ def _backend(stack: ExitStack) -> Peer:
     return Peer(DIRECT, port, (stack.enter_context(running(argv, port, OTHER_CORE)),))
 
 
-def _start(stack: ExitStack, backend: str, names: list[str]) -> tuple[list[Peer], list[str]]:
+def _start(
+    stack: ExitStack, start: dict[str, Start], names: list[str]
+) -> tuple[list[Peer], list[str]]:
     peers, missing = [], []
     for name in names:
         try:
-            peers.append(stack.enter_context(PEERS[name](backend)))
+            peers.append(stack.enter_context(start[name]()))
         except FileNotFoundError as error:
             missing.append(str(error))
     return peers, missing
@@ -118,28 +130,34 @@ def _start(stack: ExitStack, backend: str, names: list[str]) -> tuple[list[Peer]
 def _measure(
     results: Results, point: Point, peers: list[Peer], rounds: int, tick: Callable[[str], None]
 ) -> None:
-    rate = {"rate": _half(results, point.half_of)} if point.half_of else {}
+    rate = _half(results, point.half_of) if point.half_of else 0.0
     for turn in range(rounds):
         for peer in rotated(peers, turn):
-            sample = point.way(peer.port, peer.pids, **rate)
-            results.add(point.key, peer.name, asdict(sample))
-            tick(f"{point.key}, {peer.name}")
+            if rate and peer.name in SLOW:
+                continue
+            load = {"rate": rate} if rate else {"calls": _calls(point, peer)}
+            results.add(point.key, peer.name, asdict(point.way(peer.port, peer.pids, **load)))
+        tick(point.key)
+
+
+def _calls(point: Point, peer: Peer) -> int:
+    return max(1, point.calls // 10) if peer.name in SLOW else point.calls
 
 
 def _half(results: Results, point: str) -> float:
-    """Return half of the calls a second that the slowest proxy made."""
-    speeds = [median(values["per_second"]) for values in results.rounds[point].values()]
-    return min(speeds) / 2
+    """Return half of the calls a second that the slowest proxy made, of those that are not slow."""
+    of_point = results.rounds[point].items()
+    return min(median(of["per_second"]) for name, of in of_point if name not in SLOW) / 2
 
 
 def _measure_memory(
-    results: Results, names: list[str], backend: str, rounds: int, tick: Callable[[str], None]
+    results: Results, start: dict[str, Start], rounds: int, tick: Callable[[str], None]
 ) -> None:
     for turn in range(rounds):
-        for name in rotated(names, turn):
-            with PEERS[name](backend) as peer:
+        for name in rotated(list(start), turn):
+            with start[name]() as peer:
                 results.add(MEMORY, name, memory(peer))
-            tick(f"{MEMORY}, {name}")
+        tick(MEMORY)
 
 
 if __name__ == "__main__":

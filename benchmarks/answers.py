@@ -1,4 +1,4 @@
-"""Answers as TEI gives them: 384 floats, or 10 MB, under header blocks no two of which are alike.
+"""Answers as TEI gives them: 384 floats, or up to 10 MB, under header blocks that all differ.
 
 The blocks have TEI's eight ``x-*`` fields and ``date``, with values that change from call to call,
 written as TEI's HTTP/2 library writes them: an index where the dynamic table has the field, else a
@@ -19,7 +19,7 @@ from itertools import chain, cycle
 
 import hpack
 
-from benchmarks.calls import LARGE, LARGE_ANSWER
+from benchmarks.calls import SIZES
 from tei_manager.grpc.proto.tei.v1 import tei_pb2
 from tei_manager.wire import messages
 from tei_manager.wire.hpack import integer
@@ -144,6 +144,6 @@ def _rounds(table_size: int) -> tuple[list[bytes], list[bytes]]:
 @cache
 def answer(last: str) -> bytes:
     """Return the framed answer to a text that ends in ``last``."""
-    count = LARGE // 4 if last == LARGE_ANSWER else FLOATS
+    count = SIZES[last] // 4 if last in SIZES else FLOATS
     vector = [n / count for n in range(count)]
     return messages.frame(tei_pb2.EmbedResponse(embeddings=vector).SerializeToString())

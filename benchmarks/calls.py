@@ -25,11 +25,12 @@ from tei_manager.wire.frames import (
 from tei_manager.wire.hpack import integer, literal
 
 TEXT = "The quick brown fox jumps over the lazy dog, once more and again"
-LARGE = 10_000_000
-"""Octets of a large message, without what its encoding adds."""
+SMALL_ANSWER = "."
+SIZES = {"3": 1_000, "4": 10_000, "5": 100_000, "6": 1_000_000, "7": 10_000_000}
+"""How a text ends tells the backend how long an answer to give, in octets without what its encoding
+adds; any other end than these gives `benchmarks.answers.FLOATS` numbers."""
 
-SMALL_ANSWER, LARGE_ANSWER = ".", "!"
-"""How a text ends tells the backend which of its two answers to give."""
+LARGE_ANSWER = "7"
 
 UNARY, STREAM = "Embed", "EmbedStream"
 

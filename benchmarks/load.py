@@ -14,8 +14,6 @@ from time import perf_counter_ns, process_time_ns
 
 from benchmarks.answers import answer
 from benchmarks.calls import (
-    LARGE,
-    LARGE_ANSWER,
     SMALL_ANSWER,
     STREAM,
     TEXT,
@@ -44,9 +42,10 @@ class Sample:
         cpu_us: CPU of the proxy for one call, or for one message of a stream.
         load_us: The load's own.
         per_second: How many of them a second.
-        fastest_us: Shortest time of a call, as are the next two at their ranks.
+        fastest_us: Shortest time of a call, as are the next three at their ranks.
         p50_us: Half of the calls took no longer.
         p99_us: 99 of 100 calls took no longer.
+        p999_us: 999 of 1,000 calls took no longer.
     """
 
     cpu_us: float
@@ -55,18 +54,19 @@ class Sample:
     fastest_us: float
     p50_us: float
     p99_us: float
+    p999_us: float
 
 
 class Meter:
     """Reads clocks when a block begins and when it ends; garbage is collected before, not in it."""
 
-    def __init__(self, pids: tuple[int, ...], client: Client) -> None:
-        self._pids, self._client = pids, client
+    def __init__(self, pids: tuple[int, ...], *clients: Client) -> None:
+        self._pids, self._clients = pids, clients
 
     def __enter__(self) -> Meter:
         gc.collect()
         gc.disable()
-        self._warm = self._client.done
+        self._warm = [client.done for client in self._clients]
         self._begin = self._clocks()
         return self
 
@@ -80,7 +80,8 @@ class Meter:
     def sample(self, units: int) -> Sample:
         """Return what the block gave, in which ``units`` calls or messages were answered."""
         cpu, load, clock = (end - begin for begin, end in zip(self._begin, self._end, strict=True))
-        took = sorted(self._client.took[self._warm :])
+        warm = zip(self._clients, self._warm, strict=True)
+        took = sorted(time for client, done in warm for time in client.took[done:])
         return Sample(
             cpu / units / 1e3,
             load / units / 1e3,
@@ -88,6 +89,7 @@ class Meter:
             took[0] / 1e3,
             percentile(took, 0.50) / 1e3,
             percentile(took, 0.99) / 1e3,
+            percentile(took, 0.999) / 1e3,
         )
 
 
@@ -166,16 +168,16 @@ def _fixed_rate(
             client.receive()
 
 
-def messages(port: int, pids: tuple[int, ...], streams: int, each: int) -> Sample:
+def messages(port: int, pids: tuple[int, ...], calls: int, each: int) -> Sample:
     """Make streams of ``each`` messages, one stream after the other, `UNANSWERED` under way."""
     with Client(port) as client:
         encoder = CallEncoder(STREAM)
         _stream(client, encoder, each)
         with Meter(pids, client) as meter:
-            for _ in range(streams):
+            for _ in range(calls):
                 _stream(client, encoder, each)
-        client.verify(1 + streams, each * len(answer(SMALL_ANSWER)))
-    return meter.sample(streams * each)
+        client.verify(1 + calls, each * len(answer(SMALL_ANSWER)))
+    return meter.sample(calls * each)
 
 
 def _stream(client: Client, encoder: CallEncoder, each: int) -> None:
@@ -196,19 +198,18 @@ def _stream(client: Client, encoder: CallEncoder, each: int) -> None:
         client.receive()
 
 
-def large_requests(port: int, pids: tuple[int, ...], calls: int) -> Sample:
-    """Make calls one after the other whose message is `LARGE` and whose answer is small."""
-    text = "x" * (LARGE - 1) + SMALL_ANSWER
-    return _large(port, pids, calls, embed_message(text), len(answer(SMALL_ANSWER)))
+def requests_of(port: int, pids: tuple[int, ...], calls: int, octets: int) -> Sample:
+    """Make calls one after the other whose message has so many octets and whose answer is small."""
+    text = "x" * (octets - 1) + SMALL_ANSWER
+    return _sized(port, pids, calls, embed_message(text), len(answer(SMALL_ANSWER)))
 
 
-def large_answers(port: int, pids: tuple[int, ...], calls: int) -> Sample:
-    """Make calls one after the other whose message is small and whose answer is `LARGE`."""
-    message = embed_message(TEXT + LARGE_ANSWER)
-    return _large(port, pids, calls, message, len(answer(LARGE_ANSWER)))
+def answers_of(port: int, pids: tuple[int, ...], calls: int, ending: str) -> Sample:
+    """Make calls one after the other whose answer is `SIZES` of ``ending`` and message small."""
+    return _sized(port, pids, calls, embed_message(TEXT + ending), len(answer(ending)))
 
 
-def _large(port: int, pids: tuple[int, ...], calls: int, message: bytes, octets: int) -> Sample:
+def _sized(port: int, pids: tuple[int, ...], calls: int, message: bytes, octets: int) -> Sample:
     with Client(port) as client:
         encoder = CallEncoder(UNARY)
         _pour(client, encoder, message)

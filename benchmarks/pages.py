@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import marks, report
 from benchmarks.overhead import BACKENDS, committed
-from benchmarks.results import FILE, Results
+from benchmarks.results import FILE, TWO_WORKERS, Results
 from tei_manager.bench.report import chart, described, markdown, medians, table
 from tei_manager.bench.results import Overheads
 
@@ -35,6 +35,9 @@ def _readme(overheads: Overheads) -> str:
 
 def _performance(overheads: dict[str, Overheads]) -> str:
     page = report.updated(PERFORMANCE.read_text("utf-8"), Results.read(FILE))
+    two = Results.read(TWO_WORKERS)
+    text = f"{markdown(report.figures(two))}\n{described(two.about)}"
+    page = marks.filled(page, "workers-2", text)
     for name, results in overheads.items():
         text = f"{markdown(table(results))}\n{described(results.about)}"
         page = marks.filled(page, f"overhead-{name}", text)

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from statistics import median
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import marks
 from benchmarks.points import MEMORY, ROWS, Goal, Row
 from benchmarks.results import Results
-from tei_manager.bench.report import Cells, described, markdown
-from tei_manager.bench.results import OURS
+from tei_manager.bench.report import Cells, described, markdown, medians
+
+COMPARED = ("envoy", "haproxy", "nginx")
+"""The proxies that ours is held against; the others are a floor, and what gRPC's library gives."""
 
 
 def figures(results: Results) -> Cells:
-    """Return the medians of every row, and our ratios to every peer with their intervals."""
+    """Return the medians of every row, and our ratios to those compared, with their intervals."""
     proxies = results.proxies()
-    peers = [name for name in proxies if name != OURS]
+    peers = [name for name in proxies if name in COMPARED]
     cells = [["", *proxies, *(f"ours / {peer}" for peer in peers)]]
     for row in _measured(results):
-        medians = [_number(results.figure(row, name)) for name in proxies]
+        medians = [_figure(results, row, name) for name in proxies]
         cells.append([row.title, *medians, *(_ratio(results, row, peer) for peer in peers)])
     return cells
+
+
+def _figure(results: Results, row: Row, proxy: str) -> str:
+    """Return a median, or "-" of a proxy that the point leaves out."""
+    return _number(results.figure(row, proxy)) if proxy in results.rounds[row.point] else "-"
 
 
 def _measured(results: Results) -> list[Row]:
@@ -42,6 +51,8 @@ def goals(results: Results) -> Cells:
     """Return every row's goals, and whether our medians meet them; not sure within intervals."""
     cells = [["", "first goal", "", "then", ""]]
     for row in _measured(results):
+        if not row.goals:
+            continue
         cells.append([row.title])
         for goal in row.goals:
             cells[-1] += [_goal(row, goal), _verdict(results, row, goal)]
@@ -66,15 +77,35 @@ def speeds(results: Results) -> Cells:
     cells = [["", *proxies]]
     for point in results.rounds:
         if point != MEMORY:
-            row = Row(point, point, "per_second", (Goal(0), Goal(0)))
-            cells.append([point, *(_number(results.figure(row, name)) for name in proxies)])
+            row = Row(point, point, "per_second")
+            cells.append([point, *(_figure(results, row, name) for name in proxies)])
     return cells
+
+
+TIMES = ("fastest_us", "p50_us", "p99_us", "p999_us")
+"""Ranks of the times that calls of a point took."""
+
+
+def times(results: Results) -> Cells:
+    """Return the fastest call, p50, p99 and p99.9 of each point, in µs, as one cell."""
+    proxies = results.proxies()
+    cells = [["fastest / p50 / p99 / p99.9", *proxies]]
+    for point, of_point in results.rounds.items():
+        if point != MEMORY:
+            cells.append([point, *(_times(of_point.get(name, {})) for name in proxies)])
+    return cells
+
+
+def _times(values: dict[str, list[float]]) -> str:
+    """Return the medians of a point's ranks; a run from before has no p99.9."""
+    return " / ".join(_number(median(values[at])) for at in TIMES if at in values) or "-"
 
 
 TABLES: dict[str, Callable[[Results], Cells]] = {
     "figures": figures,
     "goals": goals,
     "speeds": speeds,
+    "times": times,
 }
 
 
@@ -82,10 +113,10 @@ def show(results: Results, console: Console) -> None:
     """Print all tables."""
     for name, make in TABLES.items():
         heading, *rows = make(results)
-        table = Table(title=name)
+        table = Table(title=name, box=box.SIMPLE_HEAD)
         for number, column in enumerate(heading):
-            table.add_column(column, justify="right" if number else "left")
-        for row in rows:
+            table.add_column(column, justify="right" if number else "left", no_wrap=not number)
+        for row in medians(rows):
             table.add_row(*row)
         console.print(table)
 

@@ -18,6 +18,9 @@ from tei_manager.bench.results import DIRECT, OURS
 FILE = Path(__file__).parent / "results" / "switch.json"
 """The committed run, which docs/performance.md shows."""
 
+TWO_WORKERS = FILE.with_name("workers-2.json")
+"""The one with two workers of each proxy."""
+
 
 class Results(results.Results):
     """Values of a run by point, proxy and name."""

@@ -32,14 +32,15 @@ def test_a_committed_run_of_overheads_is_a_full_one_and_names_its_command(backen
 
 def test_the_committed_run_is_a_full_one_beside_every_peer() -> None:
     results = Results.read(FILE)
-    assert results.proxies() == [OURS, "envoy", "haproxy", "nginx"]
-    assert all(len(results.values(row, OURS)) == 10 for row in ROWS)
+    assert set(results.proxies()) >= {OURS, "envoy", "haproxy", "nginx"}
+    judged = [row for row in ROWS if row.goals]
+    assert all(len(results.values(row, OURS)) == 10 for row in judged)
 
 
 def test_a_unary_call_costs_no_more_cpu_than_envoys_as_the_readme_says() -> None:
     results, calls = (
         Results.read(FILE),
-        [row for row in ROWS if row.title.startswith("CPU of a call")],
+        [row for row in ROWS if row.point.startswith("closed")],
     )
     assert len(calls) == 3
     assert all(results.ratio(row, "envoy").median <= 1.0 for row in calls)

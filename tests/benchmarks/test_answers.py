@@ -8,7 +8,7 @@ import hpack
 import pytest
 
 from benchmarks.answers import FLOATS, TRAILERS, VALUES, answer, blocks
-from benchmarks.calls import LARGE, LARGE_ANSWER, SMALL_ANSWER
+from benchmarks.calls import SIZES, SMALL_ANSWER
 from tei_manager.grpc.proto.tei.v1 import tei_pb2
 
 
@@ -43,7 +43,10 @@ def test_trailers_say_that_the_call_is_fine() -> None:
     assert read(hpack.Decoder(), TRAILERS) == [("grpc-status", "0")]
 
 
-@pytest.mark.parametrize(("last", "floats"), [(SMALL_ANSWER, FLOATS), (LARGE_ANSWER, LARGE // 4)])
+ENDS = {SMALL_ANSWER: FLOATS, **{end: octets // 4 for end, octets in SIZES.items()}}
+
+
+@pytest.mark.parametrize(("last", "floats"), ENDS.items())
 def test_an_answer_is_a_vector_of_the_length_that_the_text_asks_for(last: str, floats: int) -> None:
     framed = answer(last)
     assert framed[:5] == b"\0" + (len(framed) - 5).to_bytes(4, "big")

@@ -36,7 +36,7 @@ def test_every_row_has_a_figure_of_each_proxy_and_a_ratio_to_each_peer() -> None
 
 def test_a_goal_that_is_missed_is_called_so() -> None:
     verdicts = {row[0]: row[2] for row in goals(results("envoy", "nginx", ours=3.0))[1:]}
-    for row in ROWS:
+    for row in (row for row in ROWS if row.goals):
         met = row.more or (row.goals[0].limit > 3.0 and not row.goals[0].peer)
         assert verdicts[row.title] == ("met" if met else "missed"), row.title
 
