@@ -38,17 +38,17 @@ from benchmarks.calls import (
     data_frame,
     embed_message,
 )
+from benchmarks.fakes import FAKES
 from benchmarks.frames import FrameReader
 from benchmarks.peers.ours import INSTANCE
 from tei_manager import wire
 from tei_manager.wire import frames
 
-ROOT = Path(__file__).parents[1]
 if not TYPE_CHECKING:
-    sys.path.append(str(ROOT / "tests" / "fakes"))
+    sys.path.append(FAKES)
 
-from memory_loop import Wire  # noqa: E402
-from memory_switch import MemorySwitch, memory_switch  # noqa: E402
+from memory_loop import Wire
+from memory_switch import MemorySwitch, memory_switch
 
 FILE = Path(__file__).parent / "results" / "opcodes.json"
 """The committed counts, by version of Python and load."""

@@ -37,12 +37,6 @@ KILLS_SECONDS = 3600.0  # G31
 SOAK_SLOPE, KILLS_SLOPE = 0.5, 2.0 / 60
 """MiB a minute by which the process may grow (G30, G31)."""
 
-ARENA_MIB = 1.0
-"""Growth that is no slope: Python takes memory from the system in arenas of this size."""
-
-SETTLE_SECONDS = 60.0
-"""What a soak's slope leaves out at first: caches fill. (Half of a shorter soak.)"""
-
 CHURN, CHURN_MIB = 100_000, 2.0  # G32
 LARGE = ((1000, 1), (5000, 50))  # G33: calls, channels
 EXAMPLES = 10_000  # G34
@@ -75,17 +69,13 @@ def _soaked(seconds: float, most: float, kills: bool) -> Result:
         return await load.run(seconds, kills=kills)
 
     figures = _with_load(run)
-    settled = min(SETTLE_SECONDS, seconds / 2)
-    slope = figures.slope(settled)
-    flat = slope <= most or slope * (seconds - settled) / 60 < ARENA_MIB
-    leak = figures.fds[1] - figures.fds[0]
-    passed = not figures.wrong and flat and leak <= 0 and not any(figures.gauges.values())
+    complaints = figures.complaints(seconds, most)
     words = (
         f"{figures.total} calls in {seconds:g} s, {figures.calls['away']} to an instance away, "
-        f"{len(figures.wrong)} wrong {figures.wrong[:2]}, {slope:+.3f} MiB a minute "
-        f"(most {most:.3f}), descriptors {leak:+d}, left open {sum(figures.gauges.values()):g}"
+        f"{figures.settled_slope(seconds):+.3f} MiB a minute (most {most:.3f}), "
+        f"descriptors {figures.fds[1] - figures.fds[0]:+d}; {'; '.join(complaints) or 'all well'}"
     )
-    return Result(passed, words)
+    return Result(not complaints, words)
 
 
 def churn(flags: argparse.Namespace) -> Result:

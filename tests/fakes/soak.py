@@ -20,7 +20,7 @@ import socket
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -30,6 +30,7 @@ import psutil
 from fake_tei import answer
 from multiplexer import CHANNEL_OPTIONS, MultiplexerProcess, embed, multiplexer_process, path
 from prometheus_client.parser import text_string_to_metric_families
+from soak_faults import PAUSE_SECONDS, Faults
 from tei_process import TeiProcess
 
 from tei_manager.grpc.proto.multiplexer.v1 import tei_multiplexer_pb2 as mux_pb2
@@ -42,7 +43,6 @@ SHARES = {"cancel": 10, "deadline": 5, "oversize": 1, "stream": 14, "unary": 70}
 """Of 100 calls: goal G30 of the reliability goals."""
 
 STREAM_MESSAGES = 10
-KILL_SECONDS = 30.0
 LONGEST_CALL = 30.0
 """Seconds that any call may take; a shared machine makes some of them slow."""
 
@@ -53,13 +53,23 @@ call that had ended, and forgot the status that came."""
 GAUGES = ("requests_in_flight", "client_connections", "requests_queued")
 
 
+ARENA_MIB = 1.0
+"""Growth that is no slope: Python takes memory from the system in arenas of this size."""
+
+SETTLE_SECONDS = 60.0
+"""What a slope leaves out at first: caches fill. (Half of a shorter soak.)"""
+
+
 class Figures:
     """What a soak found."""
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.wrong: list[str] = []
+        self.causes: Counter[str] = Counter()  # of calls that failed while an instance was away
+        self.faults: Counter[str] = Counter()
         self.memory: list[tuple[float, float]] = []  # (seconds, MiB)
+        self.descriptors: list[tuple[float, float]] = []  # (seconds, number)
         self.fds: tuple[int, int] = (0, 0)
         self.gauges: dict[str, float] = {}
 
@@ -77,6 +87,30 @@ class Figures:
         level = sum(mib for _, mib in points) / len(points)
         spread = sum((seconds - middle) ** 2 for seconds, _ in points)
         return 60 * sum((s - middle) * (mib - level) for s, mib in points) / spread
+
+    def settled_slope(self, seconds: float) -> float:
+        """Return the slope of a soak of that length, without its beginning."""
+        return self.slope(min(SETTLE_SECONDS, seconds / 2))
+
+    def complaints(self, seconds: float, most: float) -> list[str]:
+        """Return what is wrong after a soak of that length; nothing if it is well.
+
+        Args:
+            seconds: How long it was.
+            most: MiB a minute by which the process may grow.
+        """
+        slope = self.settled_slope(seconds)
+        grown = slope * (seconds - min(SETTLE_SECONDS, seconds / 2)) / 60
+        found = []
+        if self.wrong:
+            found.append(f"{len(self.wrong)} calls ended wrongly, such as {self.wrong[:2]}")
+        if slope > most and grown >= ARENA_MIB:
+            found.append(f"memory grows by {slope:.3f} MiB a minute, more than {most:.3f}")
+        if (leak := self.fds[1] - self.fds[0]) > 0:
+            found.append(f"{leak} file descriptors are left")
+        if left := sum(self.gauges.values()):
+            found.append(f"{left:g} calls or connections are left open")
+        return found
 
 
 class Soak:
@@ -96,27 +130,39 @@ class Soak:
         self._metrics = metrics
         self._seen = psutil.Process(process.process.pid)
         self.figures = Figures()
-        self.away: set[str] = set()
+        self._faults = Faults(instances, self._answers)
+        self._away = self._faults.away
 
     def channel(self) -> Any:
         """A channel of its own connection."""
         return grpc.aio.insecure_channel(f"127.0.0.1:{self.port}", options=CHANNEL_OPTIONS)
 
-    async def run(self, seconds: float, callers: int = 16, kills: bool = False) -> Figures:
-        """Call for so long; returns once all callers have ended and the process is idle."""
+    async def run(
+        self, seconds: float, callers: int = 16, kills: bool = False, pause: float = PAUSE_SECONDS
+    ) -> Figures:
+        """Call for so long; returns once all callers have ended and the process is idle.
+
+        With ``kills`` instances have `Faults` meanwhile, ``pause`` seconds apart, and at least one
+        however short the time is.
+        """
         begun = time.monotonic()
         await self._warm_up()
         before = await self._descriptors(0)
         others = [asyncio.create_task(self._watch(begun))]
         if kills:
-            others.append(asyncio.create_task(self._kill()))
+            others.append(asyncio.create_task(self._faults.run(pause)))
+
+        def over() -> bool:
+            return time.monotonic() >= begun + seconds and bool(self._faults.done or not kills)
+
         async with asyncio.TaskGroup() as group:
             for number in range(callers):
-                group.create_task(self._caller(number, begun + seconds))
+                group.create_task(self._caller(number, over))
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         await self._rest()
+        self.figures.faults = self._faults.done
         self.figures.fds = before, await self._descriptors(before)
         return self.figures
 
@@ -143,36 +189,31 @@ class Soak:
 
     async def _watch(self, begun: float) -> None:
         while True:
-            self.figures.memory.append((time.monotonic() - begun, self.rss()))
+            now = time.monotonic() - begun
+            self.figures.memory.append((now, self.rss()))
+            self.figures.descriptors.append((now, self._seen.num_fds()))
             await asyncio.sleep(1)
 
-    async def _kill(self) -> None:
-        """Kill an instance and start it again, by turns."""
-        number = 0
-        while True:
-            await asyncio.sleep(KILL_SECONDS)
-            name = NAMES[number % len(NAMES)]
-            instance, number = self.instances[name], number + 1
-            self.away.add(name)
-            await instance.kill()
-            await instance.start()
-            async with self.channel() as channel:
-                call = channel.unary_unary(path("Embed"))
-                await _until_ok(lambda call=call, name=name: call(embed(name=name)))
-            self.away.discard(name)
+    async def _answers(self, name: str) -> None:
+        """Wait until an instance answers through the multiplexer."""
+        async with self.channel() as channel:
+            call = channel.unary_unary(path("Embed"))
+            await _until_ok(lambda: call(embed(name=name)))
 
-    async def _caller(self, number: int, until: float) -> None:
+    async def _caller(self, number: int, over: Callable[[], bool]) -> None:
         chance = random.Random(number)
         kinds, weights = list(SHARES), list(SHARES.values())
         async with self.channel() as channel:
-            while time.monotonic() < until:
+            while not over():
                 kind = chance.choices(kinds, weights)[0]
                 name = chance.choice(NAMES)
-                was_away = name in self.away
+                was_away = self._away.get(name, "")
                 found = await self._call(channel, kind, name, chance)
-                away = was_away or name in self.away
+                away = was_away or self._away.get(name, "")
                 if found and not (away and found.startswith(LOST)):
                     self.figures.wrong.append(f"{kind}: {found}")
+                if found and away:
+                    self.figures.causes[f"{away}: {found.split()[0]}"] += 1
                 self.figures.calls["away" if found and away else kind] += 1
 
     async def _call(self, channel: Any, kind: str, name: str, chance: random.Random) -> str:
@@ -192,7 +233,7 @@ class Soak:
         method = chance.choice(METHODS)
         request = embed("x" * chance.choice(SIZES), name)
         call = channel.unary_unary(path(method))(request, timeout=LONGEST_CALL)
-        return await self._compare(call, [self._expected(name, method, request)])
+        return await self._compare(call, name, method, [request])
 
     async def _cancel(self, channel: Any, name: str, chance: random.Random) -> str:
         call = channel.unary_unary(path("Embed"))(embed("hang", name), timeout=LONGEST_CALL)
@@ -204,19 +245,21 @@ class Soak:
         texts = [f"{n}" + "x" * chance.choice(SIZES) for n in range(STREAM_MESSAGES)]
         requests = [embed(text, name) for text in texts]
         call = channel.stream_stream(path("EmbedStream"))(iter(requests), timeout=LONGEST_CALL)
-        return await self._compare(call, [self._expected(name, "Embed", r) for r in requests])
+        return await self._compare(call, name, "Embed", requests)
 
-    def _expected(self, name: str, method: str, request: bytes) -> bytes:
-        inner = mux_pb2.EmbedRequest.FromString(request).request.SerializeToString()
-        return answer(self.instances[name].seed, method, inner)
+    async def _compare(self, call: Any, name: str, method: str, requests: list[bytes]) -> str:
+        """Return what is wrong with the answers to requests.
 
-    async def _compare(self, call: Any, expected: list[bytes]) -> str:
+        The instance that answers may be the one of the beginning, or the one that replaced it.
+        """
+        seeds = [self.instances[name].seed]
         try:
-            if len(expected) == 1:
-                return "" if await call == expected[0] else "wrong octets"
-            return "" if [reply async for reply in call] == expected else "wrong octets"
+            answers = [await call] if len(requests) == 1 else [reply async for reply in call]
         except grpc.aio.AioRpcError as error:
             return f"{error.code().name} {error.details()}"
+        seeds.append(self.instances[name].seed)
+        right = [[_answer(seed, method, request) for request in requests] for seed in seeds]
+        return "" if answers in right else "wrong octets"
 
     async def _rest(self) -> None:
         """Wait until the process says that nothing is open."""
@@ -233,6 +276,11 @@ class Soak:
             families = text_string_to_metric_families(reply.read().decode())
         found = {s.name: s.value for family in families for s in family.samples}
         return {name: v for name, v in found.items() if name.endswith(GAUGES)}
+
+
+def _answer(seed: int, method: str, request: bytes) -> bytes:
+    inner = mux_pb2.EmbedRequest.FromString(request).request.SerializeToString()
+    return answer(seed, method, inner)
 
 
 async def _status(call: Any, expected: grpc.StatusCode) -> str:

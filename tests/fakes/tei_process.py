@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class TeiProcess:
     """The process; on the same port each time it starts.
 
     Args:
-        seed: Marks its answers, see `fake_tei.answer`.
+        seed: Marks its answers, see `fake_tei.answer`; a new one counts from the next start.
     """
 
     def __init__(self, seed: int) -> None:
@@ -49,11 +50,16 @@ class TeiProcess:
         async with asyncio.timeout(READY_SECONDS):
             self.port = int(await self._process.stdout.readline())
 
-    async def kill(self) -> None:
-        """End it as the kernel does: no goodbye."""
+    async def kill(self, number: int = signal.SIGKILL) -> None:
+        """End it by a signal: no goodbye."""
         if self._process is not None and self._process.returncode is None:
-            self._process.kill()
+            self._process.send_signal(number)
             await self._process.communicate()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
 
 async def serve(seed: int, port: int) -> None:
