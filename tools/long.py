@@ -43,7 +43,7 @@ EXAMPLES = 10_000  # G34
 RUNS = {"Z1": 10_000_000, "Z5": 10_000_000, "Z6": 10_000_000}  # G35
 OTHER_RUNS = 1_000_000
 
-TARGETS = ("Z1", "Z2", "Z3", "Z4", "Z5", "Z6", "Z10")
+TARGETS = ("Z1", "Z2", "Z3", "Z4", "Z5", "Z6", "Z10", "Z11", "Z12")
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,29 @@ def _conversations() -> list[bytes]:
     ]
 
 
+def _connections() -> list[bytes]:
+    """Blocks for Z11: a client's or an instance's mark, then (beginning, length, rest) each."""
+    field = b"\0\3x-a\1"
+    varied = b"".join(b"\2\7" + field + bytes((digit,)) for digit in b"1234")
+    indexed = b"\1\7\x40" + field[1:] + b"1" + b"\1\1\xbe"
+    return [
+        b"\0" + varied,
+        b"\0" + indexed + varied,
+        b"\1" + b"\3\0" * 3 + b"\3\7" + field + b"1" + b"\3\7" + field + b"2",
+        b"\1" + b"\x84\0" * 3,  # trailers
+    ]
+
+
+def _shortcuts() -> list[bytes]:
+    """Z12: questions and answers that are whole, and runs; a number with 0x80 is the client's."""
+    return [
+        b"\xc0\0\xc4\0\x40\0\x43\0" * 2,
+        b"\xc1\0\xc2\0\xc3\0\x41\0\x42\0",
+        b"\xc0\0\x44\0",
+        b"\x45\0\xc0\0\x40\0",
+    ]
+
+
 _SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "Z1": _blocks,
     "Z2": lambda: _rows("test_conformance"),
@@ -100,6 +123,8 @@ _SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "Z5": _envelopes,
     "Z6": _texts,
     "Z10": _conversations,
+    "Z11": _connections,
+    "Z12": _shortcuts,
 }
 
 

@@ -6,7 +6,7 @@ implementation does not give, something held for a call that is over.
 
 Z1 HPACK decoder · Z2 a server's connection · Z3 a client's connection · Z4 gRPC messages with gzip
 and deflate · Z5 envelopes, against protobuf · Z6 timeouts, percent escapes, base64 · Z10 the whole
-multiplexer in memory, with a client and an instance that say anything.
+multiplexer in memory, with a client and an instance that say anything · Z11 and Z12 the shortcuts.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from google.protobuf.message import DecodeError
 from memory_loop import Wire
 from memory_switch import memory_switch
 from multiplexer import embed, framed, path
+from shortcuts import z11_heads, z12_shortcuts
 from wire_pair import HELLO, OK_HEAD, Side, block, data, parse, reply_http
 
 from tei_manager.grpc.methods import Shape
@@ -294,6 +295,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "Z5": z5_envelope,
     "Z6": z6_metadata,
     "Z10": z10_proxy,
+    "Z11": z11_heads,
+    "Z12": z12_shortcuts,
 }
 
 
