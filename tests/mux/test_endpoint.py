@@ -6,6 +6,7 @@ import asyncio
 import gc
 import socket
 from functools import partial
+from itertools import pairwise
 from time import monotonic
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 from fake_tei import fake_tei
 from http2_peer import Peer, connect, scripted
 from multiplexer import embed, framed, multiplexer, path, until
+from switchboard import request_block
+from wire_pair import HELLO
 
 from tei_manager.mux import endpoint, upstream
 from tei_manager.mux.call import Call
@@ -51,6 +54,30 @@ async def test_a_client_that_does_not_read_and_breaks_http2_is_closed_all_the_sa
         await until(lambda: client not in mux.switch.endpoints)
         await mux.settled()
         writer.close()
+
+
+async def test_a_turn_of_the_loop_reads_one_buffer_of_each_client() -> None:
+    """The loop itself would read up to 32 times what one client has sent before it goes on."""
+    part = b"\1" + (60_000).to_bytes(4, "big") + bytes(16_000)  # compressed, so it is held
+    gzip = (b"grpc-encoding", b"gzip")
+    sent = HELLO + b"".join(
+        frames.frame(frames.HEADERS, 4, number, request_block("EmbedStream", [gzip]))
+        + frames.frame(frames.DATA, 0, number, part)
+        for number in range(1, 129, 2)
+    )
+    async with multiplexer() as mux:
+        with socket.create_connection(("127.0.0.1", mux.port)) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * len(sent))
+            sock.setblocking(False)
+            assert sock.send(sent) == len(sent)
+            traffic, turns = mux.switch.client_traffic, [0]
+            async with asyncio.timeout(10):
+                while traffic.received < len(sent):
+                    await asyncio.sleep(0)
+                    turns.append(traffic.received)
+            steps = [later - sooner for sooner, later in pairwise(turns)]
+            assert max(steps) <= endpoint.READ_BUFFER < len(sent) // 10
+        await mux.settled()
 
 
 async def test_an_instance_that_does_not_close_its_side_is_cut_and_nothing_stops_for_it(
