@@ -6,11 +6,14 @@ import asyncio
 import os
 import re
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 from control_plane import Rig, running
 from prometheus_client.parser import text_string_to_metric_families
+
+from tei_manager.manager.scraper import Scraper
 
 pytestmark = pytest.mark.asyncio
 
@@ -66,6 +69,13 @@ async def test_required_series_are_there_and_those_of_a_deleted_instance_are_not
         assert not [key for key in samples if ("instance", "b") in key[1]]
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instances have time to say their metrics, however busy this machine is."""
+    monkeypatch.setattr("tei_manager.manager.manager.Scraper", partial(Scraper, 60.0))
+
+
+@pytest.mark.usefixtures("patient")
 async def test_instances_own_series_are_on_the_page_while_they_run(tmp_path: Path) -> None:
     async with running(tmp_path) as rig:
         await rig.create("a")
@@ -78,6 +88,7 @@ async def test_instances_own_series_are_on_the_page_while_they_run(tmp_path: Pat
         assert (await _samples(rig))[failures, (("instance", "b"),)] == 0
 
 
+@pytest.mark.usefixtures("patient")
 async def test_external_instance_has_series_where_its_metrics_port_is_known(
     tmp_path: Path,
 ) -> None:
