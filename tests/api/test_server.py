@@ -168,15 +168,17 @@ def test_token_file_that_others_can_read_stops_the_start(
     assert f"chmod 600 {tmp_path / 'token'}" in _fails(command_of(tmp_path))
 
 
-def test_api_that_everybody_may_use_is_said_aloud(tmp_path: Path) -> None:
-    command = command_of(tmp_path, "--api-host", "0.0.0.0")
+def test_ports_that_everybody_may_use_are_said_aloud(tmp_path: Path) -> None:
+    command = command_of(tmp_path, "--api-host", "0.0.0.0", "--grpc-host", "0.0.0.0")
     assert "opens an API without authentication" in _fails(command)
     config = tmp_path / "config.toml"
     config.write_text(config.read_text().replace("[api]", "[api]\nallow_insecure = true"))
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         served = Served(process)
-        first = served.lines[0]
-        assert (first["level"], "everyone who reaches" in first["message"]) == ("warning", True)
+        for line, section in zip(served.lines, ("[api]", "[grpc]"), strict=False):
+            assert line["level"] == "warning"
+            assert line["message"].startswith(section)
+            assert "everyone who reaches 0.0.0.0" in line["message"]
         assert served.end(signal.SIGINT) == 0
 
 

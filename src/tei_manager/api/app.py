@@ -16,6 +16,7 @@ from tei_manager.api.parameters import TOKEN
 from tei_manager.api.token import Authorization, TokenFile
 from tei_manager.manager.manager import Manager
 from tei_manager.settings.sections import ApiSettings
+from tei_manager.tls import Certificates
 
 _DESCRIPTION = """\
 Creates, watches, restarts and removes instances of text embeddings servers.
@@ -35,11 +36,12 @@ _TAGS = [
 ]
 
 
-def create_app(manager: Manager) -> FastAPI:
+def create_app(manager: Manager, certificates: Certificates | None = None) -> FastAPI:
     """Return the control API of a manager.
 
     Args:
         manager: Started, or started before the first request comes. It stays the caller's.
+        certificates: Of the API's port, for the metrics.
     """
     app = FastAPIOffline(
         redoc_url=None,
@@ -52,6 +54,7 @@ def create_app(manager: Manager) -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     app.state.manager = manager
+    app.state.certificates = certificates
     needed = [TOKEN] if manager.settings.api.token_file else []
     app.include_router(system.public)
     app.include_router(system.router, dependencies=needed)

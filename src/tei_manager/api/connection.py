@@ -13,6 +13,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tei_manager.api.problems import problem
+from tei_manager.tls import Certificates
 
 # Seconds from a connection's start, or a request's first octet, to the end of its head.
 HEAD_SECONDS = 5.0
@@ -25,8 +26,13 @@ MAX_CONNECTIONS = 256
 
 
 class Connection(H11Protocol):
-    """One connection, from `connection_made` to `connection_lost`."""
+    """One connection, from `connection_made` to `connection_lost`.
 
+    Attributes:
+        certificates: Say which clients may come in; ``None`` without TLS.
+    """
+
+    certificates: Certificates | None = None
     _head: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
 
@@ -36,6 +42,11 @@ class Connection(H11Protocol):
         if len(self.connections) > MAX_CONNECTIONS:
             sentence = f"There are {MAX_CONNECTIONS} connections already; try again later"
             self._end(503, "TOO_MANY_CONNECTIONS", sentence)
+        elif self.certificates and not self.certificates.admits(
+            transport.get_extra_info("peercert")
+        ):
+            sentence = "No name in the client's certificate is one of [api] tls_client_names"
+            self._end(403, "FORBIDDEN", sentence)
         else:
             self._watch_head()
 

@@ -25,7 +25,7 @@ from tei_manager.api.token import TokenFile
 from tei_manager.errors import InvalidSettings, LaunchFailed
 from tei_manager.manager.manager import Manager
 from tei_manager.settings import Settings, is_loopback
-from tei_manager.settings.sections import ApiSettings
+from tei_manager.tls import Certificates, CurrentContext, Tls
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +38,35 @@ _HEADERS = (("X-Content-Type-Options", "nosniff"), ("X-Frame-Options", "DENY"))
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: signals are `serve`'s."""
+    """uvicorn without its signal handlers: signals are `serve`'s.
+
+    With TLS it listens by itself, as uvicorn bounds no hand-shake (asyncio: 60 s).
+    """
+
+    certificates: Certificates | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.certificates is None:
+            await super().startup(sockets)
+            return
+        await super().startup([])
+        for sock in sockets or ():
+            server = await asyncio.get_running_loop().create_server(
+                self._connection,
+                sock=sock,
+                ssl=CurrentContext.of(self.certificates),
+                ssl_handshake_timeout=self.certificates.tls.handshake_secs,
+            )
+            self.servers.append(server)
+
+    def _connection(self) -> Connection:
+        connection = Connection(self.config, self.server_state, self.lifespan.state)
+        connection.certificates = self.certificates
+        return connection
 
 
 class _Stopping(asyncio.Event):
@@ -61,7 +85,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
     Raises:
         TeiManagerError: It could not be started; nothing is left running.
     """
-    _look_at_access(settings.api)
+    certificates = _look_at_access(settings)
     manager = Manager(settings)
     stopping, asked = _Stopping(), asyncio.Event()
     with _signals(manager, stopping, asked), _listen(settings) as listener:
@@ -70,10 +94,13 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         try:
             await _first(starting, stopping)
             if not stopping.is_set():
-                async with _api(manager, listener), _reloads(manager, reread, asked):
+                async with (
+                    _api(manager, listener, certificates),
+                    _reloads(manager, reread, asked),
+                ):
                     log.info(
-                        "Serving: control API on http://%s:%d, gRPC on %s:%d",
-                        host, port, *manager.address,
+                        "Serving: control API on %s://%s:%d, gRPC on %s:%d",
+                        "https" if certificates else "http", host, port, *manager.address,
                     )  # fmt: skip
                     await stopping.wait()
         finally:
@@ -84,12 +111,21 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
             log.info("Stopped")
 
 
-def _look_at_access(api: ApiSettings) -> None:
-    """Refuse a token file that cannot be used now, and say aloud that there is none."""
+def _look_at_access(settings: Settings) -> Certificates | None:
+    """Say aloud what is open to everyone, and return what the API needs for TLS.
+
+    Raises:
+        TeiManagerError: A file that guards the API cannot be used.
+    """
+    api, grpc = settings.api, settings.grpc
+    tls = Tls.of(api)
     if api.token_file is not None:
         TokenFile(api.token_file).tokens()
-    elif not is_loopback(api.host):
+    elif not is_loopback(api.host) and not (tls and tls.client_ca_file):
         log.warning("[api] allow_insecure: everyone who reaches %s controls this manager", api.host)
+    if not is_loopback(grpc.host) and grpc.tls_client_ca_file is None:
+        log.warning("[grpc] host: everyone who reaches %s may call the models", grpc.host)
+    return Certificates(tls, "http/1.1") if tls else None
 
 
 async def _first(starting: asyncio.Task[None], stopping: _Stopping) -> None:
@@ -181,10 +217,12 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 @contextlib.asynccontextmanager
-async def _api(manager: Manager, listener: socket.socket) -> AsyncIterator[None]:
+async def _api(
+    manager: Manager, listener: socket.socket, certificates: Certificates | None = None
+) -> AsyncIterator[None]:
     """Serve the control API while the body runs."""
     config = uvicorn.Config(
-        create_app(manager),
+        create_app(manager, certificates),
         access_log=manager.settings.log.access,
         log_config=None,
         lifespan="off",
@@ -197,9 +235,13 @@ async def _api(manager: Manager, listener: socket.socket) -> AsyncIterator[None]
         headers=[*_HEADERS],
     )
     server = _Server(config)
+    server.certificates = certificates
     serving = asyncio.create_task(server.serve([listener]), name="control API")
+    watching = asyncio.create_task(certificates.watch()) if certificates else None
     try:
         yield
     finally:
+        if watching is not None:
+            watching.cancel()
         server.should_exit = True
         await serving

@@ -10,7 +10,8 @@ from tei_manager.api.problems import responses
 from tei_manager.api.schemas import HealthView, InstanceCount
 from tei_manager.manager.manager import Manager
 from tei_manager.routes import RouteState
-from tei_manager.telemetry.exposition import CONTENT_TYPE
+from tei_manager.telemetry.exposition import CONTENT_TYPE, certificate_families
+from tei_manager.tls import Certificates
 
 public = APIRouter(tags=["system"], dependencies=COMMON)
 """What everybody may ask, token or not."""
@@ -49,4 +50,10 @@ _EXAMPLE = 'tei_grpc_pool_requests_total{instance="bge-small",method="embed"} 42
 async def metrics(request: Request) -> Response:
     """All metrics in Prometheus' text format, those of the running instances included."""
     manager: Manager = request.app.state.manager
-    return Response(await manager.metrics(), media_type=CONTENT_TYPE)
+    certificates: Certificates | None = request.app.state.certificates
+    own = (
+        certificate_families("tei_manager_api", certificates.expires, certificates.reloads)
+        if certificates
+        else ()
+    )
+    return Response(await manager.metrics(own), media_type=CONTENT_TYPE)

@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from prometheus_client.core import Metric
 
 from tei_manager.manager.lifecycle import Backoff
 from tei_manager.manager.models import Models
@@ -167,8 +169,12 @@ class Manager:
             self.workers.kill()
             self.registry.kill()
 
-    async def metrics(self) -> bytes:
-        """Return all metrics in Prometheus' text format, those of running instances included."""
+    async def metrics(self, more: Iterable[Metric] = ()) -> bytes:
+        """Return all metrics in Prometheus' text format, those of running instances included.
+
+        Args:
+            more: That the manager does not know of.
+        """
         federated = await self._scraper.page(targets(self.registry.statuses()))
         figures = self.registry.figures()
         names = {row.name for row in figures}
@@ -178,6 +184,7 @@ class Manager:
             *manager_families(
                 figures, self.workers.serving, self.workers.replaced, self._scraper.failures
             ),
+            *more,
         ]
         return await asyncio.to_thread(render, families) + federated
 
