@@ -14,18 +14,23 @@ from typing import Any
 from control_plane import running
 
 from tei_manager.api.server import _api
+from tei_manager.tls import Certificates, Tls
 
 
 @contextmanager
-def serving(folder: Path, **sections: Any) -> Iterator[str]:
+def serving(folder: Path, tls: Tls | None = None, **sections: Any) -> Iterator[str]:
     """Run a manager in a folder and give the address of its API."""
+    certificates = Certificates(tls, "http/1.1") if tls else None
     listener = socket.create_server(("127.0.0.1", 0))
     ready: Future[asyncio.AbstractEventLoop] = Future()
     ended = asyncio.Event()
 
     async def serve() -> None:
         try:
-            async with running(folder, **sections) as rig, _api(rig.manager, listener):
+            async with (
+                running(folder, **sections) as rig,
+                _api(rig.manager, listener, certificates),
+            ):
                 ready.set_result(asyncio.get_running_loop())
                 await ended.wait()
         except BaseException as error:
@@ -38,7 +43,8 @@ def serving(folder: Path, **sections: Any) -> Iterator[str]:
     try:
         loop = ready.result(60)
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            scheme = "https" if tls else "http"
+            yield f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             loop.call_soon_threadsafe(ended.set)
     finally:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from tei_manager.cli.trust import trust
+
 if TYPE_CHECKING:
     import httpx
 
@@ -52,7 +54,8 @@ def default_url() -> str:
     """Return where a manager with the same environment would listen."""
     host = os.environ.get("TEI_MANAGER_API_HOST", "127.0.0.1")
     port = os.environ.get("TEI_MANAGER_API_PORT", "9000")
-    return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - compared
+    scheme = "https" if os.environ.get("TEI_MANAGER_API_TLS_CERT_FILE") else "http"
+    return f"{scheme}://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - compared
 
 
 def fail(sentence: str, code: int = REFUSED) -> NoReturn:
@@ -129,6 +132,7 @@ class Control:
             headers=self._headers,
             timeout=httpx.Timeout(5, read=read),
             trust_env=False,
+            verify=trust().context() if self._url.startswith("https:") else True,
         )
 
     @contextlib.contextmanager
@@ -137,7 +141,9 @@ class Control:
 
         try:
             yield
-        except httpx.ConnectError:
+        except httpx.ConnectError as error:
+            if "CERTIFICATE" in str(error):
+                fail(f"{self._url}: {error}; name the server's CA with tei-manager --ca FILE ...")
             sentence = f"No TEI Manager answers at {self._url}; start one with 'tei-manager serve'"
             fail(f"{sentence} or name its address with --api", UNREACHABLE)
         except (httpx.HTTPError, httpx.InvalidURL) as error:

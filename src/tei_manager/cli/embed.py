@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tei_manager.cli.control import NOT_FOUND, UNREACHABLE, AsJson, fail
+from tei_manager.cli.trust import trust
 
 if TYPE_CHECKING:
     from tei_manager.client import Client
@@ -28,7 +29,13 @@ def default_target() -> str:
 def embed(
     texts: Annotated[list[str], typer.Argument(metavar="TEXT...", help="What to embed.")],
     instance: Annotated[str, typer.Option("--instance", "-i", help="Name of the instance.")],
-    target: Annotated[str, typer.Option(help="HOST:PORT of the multiplexer.")] = default_target(),
+    target: Annotated[
+        str,
+        typer.Option(
+            envvar="TEI_MANAGER_GRPC",
+            help="HOST:PORT of the multiplexer, https://HOST:PORT with TLS, or unix:PATH.",
+        ),
+    ] = default_target(),
     timeout: Annotated[float, typer.Option(help="Seconds for each text.")] = 30,
     as_json: AsJson = False,
 ) -> None:
@@ -37,7 +44,9 @@ def embed(
 
     from tei_manager.client import Client
 
-    with Client(target, timeout) as client:
+    address = target.removeprefix("https://")
+    credentials = trust().credentials() if address != target else None
+    with Client(address, timeout, credentials) as client:
         try:
             rows = [_embed_one(client, instance, text) for text in texts]
         except grpc.RpcError as error:

@@ -9,6 +9,7 @@ import typer
 
 from tei_manager import __version__
 from tei_manager.cli import bench, config, embed, instances, models, mux, serve
+from tei_manager.cli.trust import Ca, Cert, Key, Trust, use
 from tei_manager.errors import TeiManagerError
 
 app = typer.Typer(
@@ -37,8 +38,12 @@ def _common(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
     ] = False,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
 ) -> None:
     del version  # `_show_version` has acted on it
+    use(Trust(ca, cert, key))
 
 
 def main() -> None:

@@ -26,16 +26,25 @@ class Client:
     """A connection to a multiplexer, made at the first call and kept until `close`.
 
     Args:
-        address: ``HOST:PORT`` of the multiplexer.
+        address: ``HOST:PORT`` of the multiplexer, or ``unix:PATH`` of its Unix socket.
         timeout: Seconds that a call may take, or a stream as a whole.
+        credentials: For TLS, from `grpc.ssl_channel_credentials`; ``None`` for none.
 
     Raises:
         grpc.RpcError: From every method: the call's status, as docs/clients.md explains them.
     """
 
-    def __init__(self, address: str = "127.0.0.1:9001", timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        address: str = "127.0.0.1:9001",
+        timeout: float = 30.0,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
         self._timeout = timeout
-        self._channel = grpc.insecure_channel(address, OPTIONS)
+        if credentials is None:
+            self._channel = grpc.insecure_channel(address, OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(address, credentials, OPTIONS)
         self._stub = mux_grpc.TeiMultiplexerStub(self._channel)
 
     def __enter__(self) -> Self:
