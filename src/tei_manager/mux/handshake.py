@@ -47,5 +47,5 @@ def objection(
 def failure(error: OSError) -> str:
     """Return what a hand-shake that failed is counted as; from a fixed set."""
     if isinstance(error, ssl.SSLError):
-        return _REASONS.get(error.reason or "", "tls_handshake")
+        return _REASONS.get(getattr(error, "reason", None) or "", "tls_handshake")
     return "tls_timeout" if isinstance(error, ConnectionAbortedError) else "tls_lost"
