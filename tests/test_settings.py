@@ -278,6 +278,19 @@ def test_spec_survives_its_json(spec: InstanceSpec) -> None:
     assert InstanceSpec.model_validate_json(spec.model_dump_json()) == spec
 
 
+@given(st.text(max_size=70) | st.from_regex(r"[./a-z0-9_\\-]{1,70}", fullmatch=True))
+def test_accepted_name_is_one_file_below_the_folder_of_logs(name: str) -> None:
+    try:
+        InstanceSpec(name=name, model_id="m")
+    except ValidationError:
+        return
+    folder = Path("/logs")
+    file = (folder / f"{name}.log").resolve()
+    assert file.parent == folder
+    assert file.name == f"{name}.log"
+    assert not name.startswith(".")
+
+
 def test_only_loopback_counts_as_loopback() -> None:
     assert all(map(is_loopback, ("127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "example.org", "")))

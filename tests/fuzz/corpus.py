@@ -115,6 +115,46 @@ def _shortcuts() -> list[bytes]:
     ]
 
 
+def _requests() -> list[bytes]:
+    """Requests to the API: each operation, and what is refused before one is reached."""
+    host = b"Host: localhost\n"
+    typed = host + b"Content-Type: application/json\n\n"
+    create = b"POST /instances?wait=0\n" + typed
+    return [
+        create + b'{"name": "a", "model_id": "org/m"}',
+        create + b'{"name": "a", "model_id": "org/m", "extra_args": ["--auto-truncate"]}',
+        create + b'{"name": "a", "model_id": "/srv/m", "api_key_file": "/etc/passwd"}',
+        create + b'{"name": "a", "model_id": "m", "backend": "external", "address": "[::1]:80"}',
+        create + b'{"name": "a", "model_id": "m", "gpu_id": 1e999, "port": 18446744073709551616}',
+        create + b"[" * 20 + b"]" * 20,
+        b"GET /instances\n" + host,
+        b"HEAD /health\n" + host,
+        b"GET /instances/a/logs?start=-5&end=5&follow=1\n" + host,
+        b"DELETE /instances/%2e%2e%2fa\n" + host,
+        b"POST /instances/a/restart?wait=1\n" + host + b"Sec-Fetch-Site: cross-site\n",
+        b"POST /models\n" + typed + b'{"model_id": "org/m"}',
+        b"GET /models/org%2Fm\n" + host,
+        b"POST /models/org/m/load?wait=0\n" + host + b"Origin: null\n",
+        b"OPTIONS /instances\n" + host + b"Authorization: Bearer \xff\n",
+        b"PUT /openapi.json\nHost: evil.example\n",
+    ]
+
+
+def _files() -> list[bytes]:
+    """Settings files, and behind the octet 1 changes of a state file."""
+    return [
+        b'[api]\nport = 9000\n[[instance]]\nname = "a"\nmodel_id = "m"\nport = 8081\n',
+        b'[instances]\nexternal_hosts = ["10.0.0.0/8", "*", "a.example"]\nport_start = 9\n',
+        b'[[instance]]\nname = "a"\nmodel_id = "m"\nbackend = "external"\naddress = "[::1]:1"\n',
+        b"[health]\ninterval_secs = 1e400\nfailures_before_restart = -1\n[api]\nport = 1.5\n",
+        b"\xef\xbb\xbf[log]\nlevel = 'debug'\nlevel = 2021-01-01T00:00:00Z\n",
+        b"\x01\x00\x3f\x01\x03\x00\x00\x00\x00",
+        b"\x01\x00\x00\x04junk",
+        b"\x01\x10\x00\x00\x00",
+        b"\x01\x0f\x80\x01\xff\x1f\x80\x02\xff\xff\x2f\x80\x01\x00",
+    ]
+
+
 _SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "Z1": _blocks,
     "Z2": lambda: _rows("test_conformance"),
@@ -122,6 +162,8 @@ _SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "Z4": lambda: [seed for text in (b"", b"a", bytes(2000)) for seed in _packed(text)],
     "Z5": _envelopes,
     "Z6": _texts,
+    "Z7": _requests,
+    "Z8": _files,
     "Z10": _conversations,
     "Z11": _connections,
     "Z12": _shortcuts,

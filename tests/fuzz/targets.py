@@ -5,8 +5,9 @@ our code breaks its own rules: another exception than those named, an answer tha
 implementation does not give, something held for a call that is over.
 
 Z1 HPACK decoder · Z2 a server's connection · Z3 a client's connection · Z4 gRPC messages with gzip
-and deflate · Z5 envelopes, against protobuf · Z6 timeouts, percent escapes, base64 · Z10 the whole
-multiplexer in memory, with a client and an instance that say anything · Z11 and Z12 the shortcuts.
+and deflate · Z5 envelopes, against protobuf · Z6 timeouts, percent escapes, base64 · Z7 requests to
+the control API · Z8 settings and state files · Z10 the whole multiplexer in memory, with a client
+and an instance that say anything · Z11 and Z12 the shortcuts.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 from unittest.mock import patch
 
 import hpack as oracle
+from control_targets import z7_request, z8_files
 from google.protobuf.message import DecodeError
 from memory_loop import Wire
 from memory_switch import memory_switch
@@ -294,6 +296,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "Z4": z4_messages,
     "Z5": z5_envelope,
     "Z6": z6_metadata,
+    "Z7": z7_request,
+    "Z8": z8_files,
     "Z10": z10_proxy,
     "Z11": z11_heads,
     "Z12": z12_shortcuts,

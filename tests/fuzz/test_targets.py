@@ -11,7 +11,7 @@ from memory_loop import Wire
 from targets import CPU_SECONDS, TARGETS, TooCostly, run_measured, run_timed
 
 MUTATIONS = 1000
-"""For each target: a second or two in all, and always the same ones."""
+"""For each target: a second or two in all, and always the same ones. (Files cost more.)"""
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -22,7 +22,7 @@ def test_no_seed_breaks_a_rule_or_costs_more_memory_than_it_may(target: str) -> 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_no_mutation_breaks_a_rule_or_costs_more_time_than_it_may(target: str) -> None:
-    for octets in mutations(target, MUTATIONS):
+    for octets in mutations(target, MUTATIONS // (4 if target == "Z8" else 1)):
         run_timed(target, octets)
 
 

@@ -190,6 +190,34 @@ def test_delay_never_exceeds_its_bounds(crashes: int, chance: float) -> None:
     assert plain * (1 - backoff.jitter) <= backoff.delay(crashes, chance) <= plain
 
 
+@given(
+    st.builds(
+        Backoff,
+        first=st.floats(0.01, 10),
+        longest=st.floats(10, 100),
+        jitter=st.floats(0, 1),
+        crashes=st.integers(1, 8),
+        stable=st.floats(0.1, 100),
+    ),
+    st.lists(st.tuples(st.floats(0, 200), st.floats(0, 1, exclude_max=True)), max_size=40),
+)
+def test_any_crashes_in_any_order_keep_the_bounds_of_pauses(
+    rules: Backoff, history: list[tuple[float, float]]
+) -> None:
+    crashes, in_a_row = Crashes(rules), 0
+    for uptime, chance in history:
+        in_a_row = 1 if uptime >= rules.stable else in_a_row + 1
+        verdict = crashes.happened(uptime)
+        assert (verdict is E.CRASH_LOOP) == (in_a_row >= rules.crashes)
+        pause, longest = crashes.delay(chance), crashes.delay(0)
+        assert longest * (1 - rules.jitter) <= pause <= longest <= rules.longest
+        if in_a_row == 1:
+            assert longest == rules.first
+        if verdict is E.CRASH_LOOP:
+            crashes.forgive()
+            in_a_row = 0
+
+
 def test_crash_loop_is_called_at_the_fifth_crash_in_a_row() -> None:
     verdicts = [Backoff().verdict(crashes) for crashes in range(1, 6)]
     assert verdicts == [E.EXITED] * 4 + [E.CRASH_LOOP]

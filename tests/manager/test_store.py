@@ -82,7 +82,9 @@ async def test_second_manager_is_refused_and_told_who_holds_the_folder(tmp_path:
         pass
 
 
-@pytest.mark.parametrize("content", [b"not a database", b"SQLite format 3\0" + b"\xff" * 200])
+@pytest.mark.parametrize(
+    "content", [b"\n", b"not a database", b"SQLite format 3\0" + b"\xff" * 200]
+)
 async def test_file_that_is_no_database_is_left_untouched(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "state.db"
     path.write_bytes(content)
@@ -103,6 +105,20 @@ async def test_newer_file_is_left_untouched(tmp_path: Path) -> None:
     with pytest.raises(StateFailed, match="newer than this program knows"):
         Store(path)
     assert path.read_bytes() == before
+
+
+async def test_damaged_history_is_named_when_it_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    async with opened(path) as store:
+        await _insert(store)
+        await store.remember("a", "ready", "")
+    db = sqlite3.connect(path)
+    db.execute("UPDATE events SET at = 'yesterday'")
+    db.commit()
+    db.close()
+    async with opened(path) as store:
+        with pytest.raises(StateFailed, match="history of instance 'a' is damaged"):
+            await store.history("a")
 
 
 async def test_damaged_row_is_named(tmp_path: Path) -> None:

@@ -44,6 +44,10 @@ VERSION = 2
 # Enough for weeks of a healthy instance and for the whole story of a crash loop.
 EVENTS_KEPT = 500
 
+# SQLite's smallest page: it takes a file below that for a new one. (One without a single octet is:
+# it is what the first start leaves that was killed before it wrote.)
+_SMALLEST = 512
+
 _RUNTIME: TypeAdapter[Runtime | None] = TypeAdapter(Runtime | None)
 
 _COLUMNS = (
@@ -218,10 +222,18 @@ class Store:
         await self._run(work)
 
     async def history(self, name: str) -> list[HistoryEntry]:
-        """Return what happened to an instance, oldest first."""
+        """Return what happened to an instance, oldest first.
+
+        Raises:
+            StateFailed: An entry is not what this version writes.
+        """
         query = "SELECT at, kind, detail FROM events WHERE name = ? ORDER BY id"
         rows = await self._run(lambda: self._db.execute(query, (name,)).fetchall())
-        return [HistoryEntry(datetime.fromisoformat(at), kind, text) for at, kind, text in rows]
+        try:
+            return [HistoryEntry(datetime.fromisoformat(at), kind, text) for at, kind, text in rows]
+        except (ValueError, TypeError) as error:
+            sentence = f"State file {self.path}: the history of instance '{name}' is damaged"
+            raise StateFailed(f"{sentence}; restore a backup") from error
 
 
 def _lock(folder: Path) -> IO[str]:
@@ -253,7 +265,9 @@ def _open(path: Path) -> sqlite3.Connection:
     """Open the file, check it before anything is written to it, and make the schema if new."""
     db = None
     try:
-        if path.exists() and path.stat().st_size:
+        if path.exists() and (size := path.stat().st_size):
+            if size < _SMALLEST:
+                raise sqlite3.DatabaseError(f"it has {size} octets")
             _examine(path)
         db = sqlite3.connect(path, check_same_thread=False)
         db.execute("PRAGMA journal_mode = WAL")
@@ -264,7 +278,7 @@ def _open(path: Path) -> sqlite3.Connection:
         if step is not None:
             db.executescript(f"BEGIN IMMEDIATE; {step} COMMIT;")
         path.chmod(0o600)
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
         if db is not None:
             db.close()
         sentence = f"State file {path} cannot be used ({error}); restore a backup or move it away"
@@ -273,7 +287,8 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _checksum(*row: object) -> str:
-    return hashlib.sha256(json.dumps(row).encode()).hexdigest()
+    # What a damaged row holds may be of any type.
+    return hashlib.sha256(json.dumps(row, default=repr).encode()).hexdigest()
 
 
 def _examine(path: Path) -> None:
@@ -293,6 +308,8 @@ def _examine(path: Path) -> None:
 
 def _examine_copy(db: sqlite3.Connection, path: Path) -> None:
     version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version < 0:
+        raise StateFailed(f"State file {path} is damaged (version {version}); restore a backup")
     if version > VERSION:
         sentence = f"State file {path} is of version {version}, newer than this program knows"
         raise StateFailed(f"{sentence} ({VERSION}); install a newer TEI Manager")
