@@ -126,7 +126,7 @@ class Registry:
         if len(self._counted) > _NAMES_COUNTED:
             del self._counted[next(iter(self._counted))]
         if spec.autostart:
-            await supervisor.request(Event.START)
+            await supervisor.request(Event.START, granted=True)
         return supervisor
 
     async def _insert(self, spec: InstanceSpec, origin: Origin) -> Record:

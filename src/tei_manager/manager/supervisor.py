@@ -65,6 +65,7 @@ class _News:
     detail: str = ""
     generation: int | None = None
     reply: asyncio.Future[Status] | None = None
+    granted: bool = False
 
 
 class Supervisor:
@@ -129,8 +130,12 @@ class Supervisor:
         """Begin to take events."""
         self._owner = asyncio.create_task(self._run(), name=f"instance {self.name}")
 
-    async def request(self, event: Event) -> Status:
+    async def request(self, event: Event, granted: bool = False) -> Status:
         """Ask for something and return the status right after it was granted.
+
+        Args:
+            event: What to do.
+            granted: It was written down before: that its history cannot be is no reason to refuse.
 
         Raises:
             TeiManagerError: It cannot be granted, or not be written down; nothing has changed.
@@ -141,7 +146,7 @@ class Supervisor:
         if self.phase is Phase.DELETED:
             raise InstanceNotFound(self.name)
         reply: asyncio.Future[Status] = asyncio.get_running_loop().create_future()
-        self._news.put_nowait(_News(event, reply=reply))
+        self._news.put_nowait(_News(event, reply=reply, granted=granted))
         return await reply
 
     async def settled(self, limit: float) -> Status:
@@ -252,7 +257,7 @@ class Supervisor:
         try:
             await self._world.store.remember(self.name, news.event.value, news.detail)
         except StateFailed:
-            if news.reply is not None:
+            if news.reply is not None and not news.granted:
                 raise
             self._say.exception("Instance '%s': history could not be written", self.name)
 
