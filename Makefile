@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 PIP  = $(BIN)/python -m pip install --quiet
 LOCK = $(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links
 
-.PHONY: help run test long check bench bench-engine report conformance protos docs lock
+.PHONY: help run test examples long check bench bench-engine report conformance protos docs lock
 .PHONY: clean
 .DELETE_ON_ERROR:
 
@@ -32,6 +32,10 @@ run: $(VENV)/.run-ready ## Start a manager with one small model, show one embedd
 
 test: $(VENV)/.dev-ready ## Run all tests. PYTEST="-k name" chooses some.
 	@$(BIN)/python -m pytest $(PYTEST)
+
+examples: $(VENV)/.dev-ready ## Build the examples of all stacks whose toolchains are here, and run them; downloads their packages.
+	@$(BIN)/python tools/build_examples.py
+	@$(BIN)/python -m pytest tests/integration/test_examples.py
 
 long: $(VENV)/.dev-ready ## Soak, fuzz and search for hours. LONG="soak --seconds 60" chooses a part.
 	@$(BIN)/python tools/long.py $(LONG)
@@ -69,6 +73,7 @@ lock: $(VENV)/.dev-ready ## Choose the versions in requirements/ anew, within wh
 clean: ## Remove everything that these commands made.
 	rm -rf $(VENV) $(TORCH_VENV) $(STATE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz
 	rm -rf .import_linter_cache .bench
+	rm -rf examples/rust/target examples/go/build examples/go/pb examples/node/node_modules
 	find src tests tools benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # torch has an environment of its own: nothing here depends on it.

@@ -8,9 +8,9 @@ from typing import Any
 
 import grpc.aio
 from multiplexer import embed, framed, path
-from soak import Soak
 from wire_pair import HELLO, block, data
 
+from soak import Soak
 from tei_manager.wire import frames
 
 LARGE_REQUEST = 271_828

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from soak import SHARES, soak
 
 SECONDS = 20.0
