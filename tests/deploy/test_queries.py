@@ -33,12 +33,22 @@ MATCHER = re.compile(r"(\w+)(?:=~|!~|!=|=)\"[^\"]*\"")
 GROUPING = re.compile(r"\b(?:by|without) \(([^)]*)\)")
 
 
+class Certificate:
+    """What workers count where there is TLS."""
+
+    expires = 0.0
+
+    def __init__(self) -> None:
+        self.reloads = {"ok": 1}
+
+
 def exposition() -> str:
     """A page on which every series is that there can be."""
-    counters = Counters()
+    counters = Counters(Certificate())
     counters.opened("a")
     counters.routed("a", "embed")
-    counters.finished("embed", 0, 0.1)
+    counters.finished("embed", 0, 0.1, "a")
+    counters.instance_in_flight["a"] = 1
     counters.reject("unimplemented")
     counters.broke("client", "too_many_pings")
     figures = [InstanceFigures("a", "m", "running", 1, 1, 1, 1)]
