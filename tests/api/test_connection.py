@@ -69,6 +69,25 @@ async def _peer(port: int) -> AsyncIterator[Peer]:
             await peer.close()
 
 
+async def test_answers_do_not_wait_for_the_client_to_acknowledge_their_heads(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Head and body go out one after the other: the kernel would hold the second for 40 ms."""
+    made: list[asyncio.Transport] = []
+    begin = connection.Connection.connection_made
+
+    def connection_made(self: connection.Connection, transport: asyncio.Transport) -> None:
+        begin(self, transport)
+        made.append(transport)
+
+    monkeypatch.setattr(connection.Connection, "connection_made", connection_made)
+    async with _peer(port) as peer:
+        peer.send(b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert (await peer.answer())[0] == 200
+        accepted = made[0].get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 @pytest.mark.parametrize("begin", [b"", b"GET /health HT", b"GET /health HTTP/1.1\r\nA: b\r\n"])
 async def test_head_that_does_not_come_is_ended(
     port: int, begin: bytes, monkeypatch: pytest.MonkeyPatch

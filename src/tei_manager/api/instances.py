@@ -29,13 +29,13 @@ _FOLLOW_PAUSE = 0.2
 Name = Annotated[str, Path(description="Of the instance.", examples=["bge-small"])]
 
 
-def _registry(request: Request) -> Registry:
+async def _registry(request: Request) -> Registry:
     registry: Registry = request.app.state.manager.registry
     return registry
 
 
-def _supervisor(request: Request, name: Name) -> Supervisor:
-    return _registry(request).get(name)
+async def _supervisor(request: Request, name: Name) -> Supervisor:
+    return (await _registry(request)).get(name)
 
 
 Instances = Annotated[Registry, Depends(_registry)]

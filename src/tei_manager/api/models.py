@@ -104,7 +104,7 @@ class ModelView(Answer):
         )
 
 
-def _models(request: Request) -> Models:
+async def _models(request: Request) -> Models:
     models: Models = request.app.state.manager.models
     return models
 
