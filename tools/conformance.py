@@ -3,9 +3,10 @@
     python tools/conformance.py
 
 This is what `make conformance` runs. ``h2spec`` plays the clients of a started ``tei-manager mux``,
-``h2specd`` the instances behind it; each is named by $H2SPEC and $H2SPECD, or found on the PATH. A
-case of ``h2specd`` is a server on a port of its own, so the switch has a route to each port, and
-``h2specd`` starts this program with ``--call`` to make one call through the switch to that port.
+once without TLS and once with it, ``h2specd`` the instances behind it; each is named by $H2SPEC and
+$H2SPECD, or found on the PATH. A case of ``h2specd`` is a server on a port of its own, so the
+switch has a route to each port, and ``h2specd`` starts this program with ``--call`` to make one
+call through the switch to that port.
 What follows is in `interop`, and needs less: what is missing there is named and left out.
 
 Known flaw: ``h2specd`` takes its client command apart at spaces, so neither the path of Python nor
@@ -21,11 +22,16 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
+
+import trustme
 
 import interop
 from tei_manager.routes import Route, RouteTable
+from tei_manager.tls import Tls
 
 HOST = "127.0.0.1"
 
@@ -57,7 +63,7 @@ from tei_manager.mux.connector import Connector
 from tei_manager.mux.worker import run_standalone
 from tei_manager.routes import RouteTable
 Connector.set_aside = lambda self, failure: None
-run_standalone(("{host}", 0), RouteTable.from_json({table!r}), {{}}, None)
+run_standalone(("{host}", 0), RouteTable.from_json({table!r}), {options!r}, None)
 """
 
 
@@ -83,11 +89,23 @@ def free_ports() -> range:
     fail(f"there are no {CASES} free ports in a row between {PORTS.start} and {PORTS.stop}")
 
 
+def certificate(folder: str) -> Tls:
+    """Return TLS with a certificate of a CA that nobody knows, its files in a folder."""
+    issued = trustme.CA().issue_cert(HOST)
+    cert, key = Path(folder, "cert.pem"), Path(folder, "key.pem")
+    cert.write_bytes(issued.cert_chain_pems[0].bytes())
+    key.touch(0o600)
+    key.write_bytes(issued.private_key_pem.bytes())
+    return Tls(str(cert), str(key))
+
+
 @contextlib.contextmanager
-def switch(ports: range) -> Iterator[str]:
+def switch(ports: range, tls: Tls | None = None) -> Iterator[str]:
     """Run a worker with a route to each port; yields the address for clients."""
     table = RouteTable(1, [Route(_ROUTE.format(port), host=HOST, port=port) for port in ports])
-    command = [sys.executable, "-c", _WORKER.format(table=table.to_json(), host=HOST)]
+    options = {"tls": tls.to_json()} if tls else {}
+    worker = _WORKER.format(table=table.to_json(), host=HOST, options=options)
+    command = [sys.executable, "-c", worker]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         line = process.stdout.readline() if process.stdout else ""
@@ -133,10 +151,14 @@ def main() -> None:
     for program in NEEDED:
         find(program)
     ports = free_ports()
-    with switch(ports) as address:
-        port = address.rpartition(":")[2]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        switch(ports) as address,
+        switch(ports, certificate(folder)) as secure,
+    ):
         client = f"{sys.executable} {__file__} --call {address}"
-        good = score("h2spec", ["--port", port])
+        good = score("h2spec", ["--port", address.rpartition(":")[2]])
+        good &= score("h2spec", ["--tls", "--insecure", "--port", secure.rpartition(":")[2]])
         good &= score("h2specd", ["--from-port", str(ports.start), "--exec", client])
     good &= interop.play()
     if not good:
