@@ -160,6 +160,28 @@ def test_a_server_that_goes_on_behind_its_own_reset_is_told_once_and_keeps_its_o
     assert not client.connection.closing
 
 
+@pytest.mark.parametrize("cancel", [True, False], ids=["cancelled here", "ended there"])
+def test_a_server_that_ends_a_call_twice_with_its_reset_in_between_keeps_its_other_calls(
+    cancel: bool,
+) -> None:
+    """C-core does where a deadline passes: its own timer, and what the application answers."""
+    client = waiting()
+    other = client.open(end=True)
+    call = client.open()
+    if cancel:
+        client.connection.reset(call.stream, ErrorCode.CANCEL)
+    trailers = head(flags=BOTH, stream_id=5)
+    client.feed(trailers)
+    if not cancel:
+        client.connection.reset(call.stream, ErrorCode.NO_ERROR)
+    client.take()
+    client.feed(frames.rst_stream(5, ErrorCode.NO_ERROR) + trailers)
+    assert [(f.kind, f.stream_id) for f in parse(client.take())] == [(RST_STREAM, 5)]
+    client.feed(head(flags=BOTH, stream_id=3))
+    assert other.ended
+    assert not client.connection.closing
+
+
 @pytest.mark.parametrize(
     "stray", [data(3, b"x"), head(OK_TRAILERS, BOTH, 3)], ids=["data", "trailers"]
 )

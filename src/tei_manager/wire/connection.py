@@ -365,7 +365,10 @@ class Connection(ControlHalf):
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on an idle stream")
         stream = self.streams.get(stream_id)
         if stream is None:
-            self.recent_resets.pop(stream_id, None)  # nothing more is on its way
+            if self.client:  # C-core ends a call twice, with its reset in between
+                self.remember(stream_id, RESET_BY_PEER)
+            else:
+                self.recent_resets.pop(stream_id, None)  # nothing more is on its way
             self.budget.glitch(self.now)
             return
         if not self.client and self.now - stream.opened_at < 1.0:
