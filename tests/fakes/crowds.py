@@ -27,17 +27,17 @@ _CALL = (
     (b":method", b"POST"),
     (b":scheme", b"http"),
     (b":path", path("Embed").encode()),
-    (b":authority", b"churn"),
+    (b":authority", b"crowd"),
     (b"content-type", b"application/grpc"),
     (b"te", b"trailers"),
 )
 
 
-async def churn(load: Soak, count: int, callers: int = 8) -> Counter[str]:
+async def connections(load: Soak, count: int, callers: int = 8) -> Counter[str]:
     """Connect, make one call and go, ``count`` times in all; count how they ended."""
     ends: Counter[str] = Counter()
     hello = HELLO + frames.frame(frames.HEADERS, frames.END_HEADERS, 1, block(*_CALL))
-    octets = hello + data(1, framed(embed("churn")), True)
+    octets = hello + data(1, framed(embed("crowd")), True)
 
     async def some(share: int) -> None:
         for _ in range(share):

@@ -84,12 +84,14 @@ class FakeTei(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in i
         self.trailing: Iterable[tuple[str, str | bytes]] = ()
         self._server: grpc.aio.Server | None = None
 
-    async def start(self, port: int = 0, *options: tuple[str, int]) -> None:
-        """Listen on loopback."""
+    async def start(self, port: int = 0, *options: tuple[str, int], further: int = 0) -> list[int]:
+        """Listen on loopback, on so many further ports as well; return those."""
         self._server = grpc.aio.server(options=(*OPTIONS, *options))
         self._server.add_generic_rpc_handlers((self,))
         self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        ports = [self._server.add_insecure_port("127.0.0.1:0") for _ in range(further)]
         await self._server.start()
+        return ports
 
     async def stop(self, grace: float | None = None) -> None:
         """Stop listening; calls under way get ``grace`` seconds."""

@@ -54,7 +54,8 @@ class Served:
 
 
 def command_of(folder: Path, *flags: str, **instances: Any) -> list[str]:
-    start = free_ports(6)
+    each = instances.get("ports", 3)
+    start = free_ports(2 * each)
     config = folder / "config.toml"
     config.write_text(
         f"""
@@ -64,9 +65,10 @@ def command_of(folder: Path, *flags: str, **instances: Any) -> list[str]:
         multiplexer_port = 0
         [instances]
         port_start = {start}
-        port_end = {start + 2}
-        metrics_port_start = {start + 3}
-        metrics_port_end = {start + 5}
+        port_end = {start + each - 1}
+        metrics_port_start = {start + each}
+        metrics_port_end = {start + 2 * each - 1}
+        max = {instances.get("max", 64)}
         tei_binary = "{stub_binary(folder)}"
         log_dir = "{folder / "logs"}"
         stop_timeout_secs = {instances.get("stop_timeout_secs", 5.0)}
