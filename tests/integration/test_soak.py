@@ -20,7 +20,7 @@ async def test_twenty_seconds_of_everything_leave_nothing_and_no_answer_is_wrong
     assert not figures.wrong, figures.wrong[:5]
     assert set(figures.calls) == set(SHARES), "a kind of call never came"
     assert not any(figures.gauges.values())
-    assert len(figures.gauges) == 3
+    assert len(figures.gauges) == 4
     assert figures.fds[1] <= figures.fds[0], "file descriptors are left"
     assert figures.total > 200
     late = [mib for seconds, mib in figures.memory if seconds >= SECONDS / 4]
