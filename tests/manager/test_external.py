@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from control_plane import running
-from fake_tei import fake_tei
+from fake_tei import FakeTei, fake_tei
 
 from tei_manager.errors import PortConflict, ValidationFailed
 from tei_manager.manager.external import check, look_up
@@ -112,6 +113,46 @@ async def test_name_that_is_not_known_is_looked_up_until_it_is(
             )
         names.known[NAME] = ["127.0.0.1"]
         assert (await rig.until("far", "running"))["status_reason"] == ""
+
+
+async def test_another_model_at_the_same_address_gets_no_calls(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        async with fake_tei(1) as tei:
+            where: dict[str, Any] = {"backend": "external", "address": f"127.0.0.1:{tei.port}"}
+            await rig.create("far", model_id="org/model-1", **where)
+        other = FakeTei(2)
+        await other.start(tei.port)
+        failures = (await rig.until("far", "unhealthy"))["health_check_failures"]
+        supervisor = rig.manager.registry.get("far")
+        async with asyncio.timeout(20):
+            await supervisor._until(lambda: supervisor.status.health_check_failures > failures + 2)
+        assert supervisor.status.state == "unhealthy", "it answers, and is somebody else"
+        assert rig.tables()[-1]["routes"][0]["state"] == "unhealthy"
+        await other.stop()
+        again = FakeTei(1)
+        await again.start(tei.port)
+        assert (await rig.until("far", "running"))["status_reason"] == ""
+        await again.stop()
+
+
+async def test_name_server_that_does_not_answer_holds_up_one_instance(
+    tmp_path: Path, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tei_manager.manager.external._LIMIT", 0.1)
+    answered = threading.Event()
+    monkeypatch.setattr(names, "answer", lambda *_, **__: answered.wait(30) and [])
+    try:
+        async with running(tmp_path, instances={"external_hosts": [NAME]}) as rig:
+            where: dict[str, Any] = {"backend": "external", "address": f"{NAME}:80"}
+            await rig.create("far", wait=0, **where)
+            supervisor = rig.manager.registry.get("far")
+            async with asyncio.timeout(20):
+                await supervisor._until(
+                    lambda: "no answer within 0.1 s" in supervisor.status.reason
+                )
+            assert (await rig.create("near"))["status"] == "running"
+    finally:
+        answered.set()
 
 
 async def test_entry_that_is_taken_away_counts_at_the_next_start(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ def test_arguments_are_flags_with_their_values_in_one_word() -> None:
         "--hostname=127.0.0.1",
         "--port=8081",
         "--prometheus-port=9100",
+        f"--uds-path={tempfile.gettempdir()}/tei-manager-8081",
         "--json-output",
         "--auto-truncate=false",
     ]

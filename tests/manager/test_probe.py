@@ -164,7 +164,14 @@ async def test_any_status_but_unavailable_and_time_out_is_a_sign_of_life(
     status: Code, alive: bool
 ) -> None:
     async with probing(status, "tei.v1.Embed") as (probe, _):
-        assert (await probe.alive()).good is alive
+        assert (await probe.alive("org/model")).good is alive
+
+
+async def test_server_of_another_model_is_told_apart_while_it_serves() -> None:
+    async with probing("other", "tei.v1.Embed") as (probe, _):
+        answer = await probe.alive("org/model")
+    assert (answer.good, answer.other) == (False, True)
+    assert "'other'" in answer.detail
 
 
 async def test_server_that_does_not_answer_in_time_is_not_alive(
@@ -172,7 +179,7 @@ async def test_server_that_does_not_answer_in_time_is_not_alive(
 ) -> None:
     monkeypatch.setattr(module, "TIMEOUT", 0.1)
     async with probing(HANGS, "tei.v1.Embed") as (probe, _):
-        answer = await probe.alive()
+        answer = await probe.alive("org/model")
     assert not answer.good
     assert "DEADLINE_EXCEEDED" in answer.detail
 

@@ -31,7 +31,7 @@ def say(line: str) -> None:
 
 def read_flags() -> argparse.Namespace:
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    for flag in ("model-id", "hostname", "revision", "dtype", "pooling", "die-if"):
+    for flag in ("model-id", "hostname", "revision", "dtype", "pooling", "uds-path", "die-if"):
         parser.add_argument(f"--{flag}")
     for flag in ("port", "prometheus-port", "max-batch-tokens", "max-concurrent-requests"):
         parser.add_argument(f"--{flag}", type=int)

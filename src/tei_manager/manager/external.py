@@ -2,6 +2,10 @@
 
 A name is looked up at each start of its instance, and what was looked at then is the address that
 probes and workers connect to, so that no later answer of a name server counts.
+
+Known flaw
+    A lookup that is given up keeps its thread until the system gives it up too; a manager that is
+    asked to end waits for it.
 """
 
 from __future__ import annotations
@@ -9,10 +13,15 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Collection
+from typing import Any
 
 from tei_manager.errors import PortConflict, ValidationFailed
 from tei_manager.settings import AllowList, split_address
 from tei_manager.settings.external import Address, plain
+
+# Of a lookup, whose own time-outs add up to half a minute: nothing else is done with the instance
+# meanwhile.
+_LIMIT = 5.0
 
 
 def check(
@@ -63,8 +72,7 @@ async def look_up(address: str, allowed: AllowList, own_ports: Collection[int]) 
     if (literal := check(address, allowed, own_ports)) is not None:
         return str(literal)
     host, port = split_address(address)
-    loop = asyncio.get_running_loop()
-    answers = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    answers = await _resolve(host, port)
     found = [plain(str(where[0])) for *_, where in answers if "%" not in str(where[0])]
     try:
         for each in found:
@@ -76,6 +84,15 @@ async def look_up(address: str, allowed: AllowList, own_ports: Collection[int]) 
     if port in own_ports and any(map(_is_here, found)):
         raise PortConflict(f"address: port {port} is the manager's own; name another server's")
     return str(found[0])
+
+
+async def _resolve(host: str, port: int) -> list[Any]:
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(_LIMIT):
+            return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except TimeoutError:
+        raise socket.gaierror(socket.EAI_AGAIN, f"no answer within {_LIMIT:g} s") from None
 
 
 def _is_here(address: Address) -> bool:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ _KEPT = frozenset({
 })  # fmt: skip
 _KEPT_PREFIXES = ("HF_", "HUGGINGFACE_HUB_", "CUDA_", "NVIDIA_", "LC_", "OMP_", "MKL_", "RAYON_")
 
-_DISPENSABLE = frozenset({"--json-output", "--prometheus-port"})
+_DISPENSABLE = frozenset({"--json-output", "--prometheus-port", "--uds-path"})
 """Flags that the manager passes of its own accord; a router serves as well without them."""
 
 
@@ -86,6 +87,8 @@ def arguments(spec: InstanceSpec, port: int, prometheus_port: int) -> list[str]:
         "hostname": "127.0.0.1",
         "port": port,
         "prometheus-port": prometheus_port,
+        # The router's own default is one for all, and it deletes what it finds there.
+        "uds-path": f"{tempfile.gettempdir()}/tei-manager-{port}",
     }
     given = [f"--{flag}={value}" for flag, value in flags.items() if value is not None]
     return [*given, "--json-output", *spec.extra_args]

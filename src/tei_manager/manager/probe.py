@@ -40,11 +40,13 @@ class Answer:
         good: The instance is what was asked for.
         detail: Why not.
         hopeless: It will never be good; ask no more.
+        other: Another model answers, so that calls must not go there.
     """
 
     good: bool
     detail: str = ""
     hopeless: bool = False
+    other: bool = False
 
 
 class Probe:
@@ -92,8 +94,8 @@ class Probe:
         """Return whether the instance serves the model."""
         try:
             info = await self._info(tei_pb2.InfoRequest(), timeout=TIMEOUT, metadata=self._metadata)
-            if info.model_id != model_id:
-                return Answer(False, f"port {self._port} is answered by model '{info.model_id}'")
+            if not (answer := self._serves_model(info.model_id, model_id)).good:
+                return answer
             serving = await self._serves(HEALTH_SERVICES.get(info.model_type, ""))
             trial = await self._trial.run(info.model_type, TIMEOUT)
         except grpc.aio.AioRpcError as error:
@@ -117,13 +119,18 @@ class Probe:
             raise
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
-    async def alive(self) -> Answer:
-        """Return whether anything but UNAVAILABLE or a time-out comes back."""
+    async def alive(self, model_id: str) -> Answer:
+        """Return whether anything but UNAVAILABLE, a time-out or another model comes back."""
         try:
-            await self._info(tei_pb2.InfoRequest(), timeout=TIMEOUT, metadata=self._metadata)
+            info = await self._info(tei_pb2.InfoRequest(), timeout=TIMEOUT, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             return Answer(error.code() not in _DEAD, _words(error))
-        return Answer(True)
+        return self._serves_model(info.model_id, model_id)
+
+    def _serves_model(self, found: str, wanted: str) -> Answer:
+        if found == wanted:
+            return Answer(True)
+        return Answer(False, f"port {self._port} is answered by model '{found}'", other=True)
 
     async def _speaks_http(self) -> bool:
         """Return whether the port answers HTTP/1, which gRPC reports as UNAVAILABLE."""

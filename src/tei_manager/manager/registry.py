@@ -291,6 +291,7 @@ class Registry:
 
     async def _restore(self) -> None:
         wanted = {spec.name: spec for spec in self.settings.instance}
+        back: list[Record] = []
         for record in await self.store.records():
             spec = wanted.get(record.spec.name)
             if spec == record.spec and record.origin is Origin.API:
@@ -298,10 +299,12 @@ class Registry:
                 await self.store.update(record)
             if spec == record.spec or (spec is None and record.origin is Origin.API):
                 wanted.pop(record.spec.name, None)
-                await self._bring_back(record)
+                back.append(record)
             else:
                 await self._end_leftover(record)
                 await self.store.delete(record)
+        # Beside each other: a name server that does not answer holds up one instance only.
+        await asyncio.gather(*map(self._bring_back, back))
         for spec in wanted.values():
             try:
                 await self.create(spec, Origin.FILE)

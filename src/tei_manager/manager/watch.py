@@ -140,9 +140,11 @@ class Watch:
         while True:
             await asyncio.sleep(self._rules.interval)
             self._log.keep_within()
-            answer = await self._probe.alive()
+            answer = await self._probe.alive(self._rules.model_id)
             failures = self._saw(answer)
             if answer.good:
                 self._post(Event.READY, "")
+            elif answer.other:  # at once: every call would get an answer of the wrong model
+                self._post(Event.SICK, answer.detail)
             elif event := probe_verdict(failures, self._rules.failures_before_restart):
                 self._post(event, f"{failures} probes in a row failed: {answer.detail}")
