@@ -245,11 +245,15 @@ class Judged:
         churn: What was done and measured.
         left: What was left that had not been there.
         grown: MiB by which the manager has grown.
+        cores: How many the manager has used.
+        idle: How many nobody used: with none, latencies are those of a machine that is too small.
     """
 
     churn: Churn
     left: dict[str, Any]
     grown: float
+    cores: float
+    idle: float
 
     @property
     def api(self) -> dict[float, float]:
@@ -266,7 +270,8 @@ class Judged:
         api, lag = ("/".join(f"{ms:.1f}" for ms in each.values()) for each in (self.api, self.lag))
         return (
             f"{churn.lives} lives, left {self.left or 'nothing'}, {self.grown:+.2f} MiB, "
-            f"{churn.calls} calls, {len(churn.wrong)} failed {churn.wrong[:2]}; "
+            f"{self.cores:.2f} cores, {self.idle:.2f} idle, {churn.calls} calls, "
+            f"{len(churn.wrong)} failed {churn.wrong[:2]}; "
             f"ms at p50/p99/worst: API {api} of {len(churn.latencies)}, worker {lag}"
         )
 
@@ -298,9 +303,17 @@ async def judged(stubs: int, externals: int, seconds: float) -> Judged:
             churn.latencies.clear()
             churn.lags.clear()
             churn.lives = churn.calls = 0
+            begun = _times(seen)
             await churn.run(names, others, seconds)
+            took, cpu, idle = (now - then for now, then in zip(_times(seen), begun, strict=True))
             left = await churn.left_since(before, *where)
-            return Judged(churn, left, (seen.memory_info().rss - memory) / (1 << 20))
+            grown = (seen.memory_info().rss - memory) / (1 << 20)
+            return Judged(churn, left, grown, cpu / took, idle / took)
+
+
+def _times(process: psutil.Process) -> tuple[float, float, float]:
+    """The clock, and the CPU seconds of a process and of nobody."""
+    return time.monotonic(), sum(process.cpu_times()[:2]), psutil.cpu_times().idle
 
 
 def _make_nice(router: Path) -> None:
