@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -82,7 +83,7 @@ def _arguments() -> argparse.Namespace:
 
 def _command() -> str:
     """Return what was typed, with no path of this machine in it."""
-    typed = re.sub(r"--json[ =]\S+", "--json FILE", " ".join(sys.argv[1:]))
+    typed = re.sub(r"--json[ =]\S+", "--json FILE", shlex.join(sys.argv[1:]))
     return f"python -m benchmarks {typed}".strip()
 
 

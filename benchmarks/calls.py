@@ -39,9 +39,9 @@ _FIRST_DYNAMIC = 62  # the newest entry of the dynamic table
 _INSERT = 0x40  # a literal with incremental indexing (RFC 7541 6.2.1)
 
 
-def embed_message(text: str) -> bytes:
-    """Return a framed request for the instance "bench"; the text is the last of its octets."""
-    target = mux_pb2.Target(instance_name="bench")
+def embed_message(text: str, instance: str = "bench") -> bytes:
+    """Return a framed request for an instance; the text is the last of its octets."""
+    target = mux_pb2.Target(instance_name=instance)
     inner = tei_pb2.EmbedRequest(inputs=text)
     return messages.frame(mux_pb2.EmbedRequest(target=target, request=inner).SerializeToString())
 
@@ -66,18 +66,18 @@ class CallEncoder:
 
     Args:
         method: Name of the RPC.
-        message: The framed message that each unary call sends.
+        messages: The framed messages that unary calls send in turn, all equally long.
     """
 
-    def __init__(self, method: str, message: bytes = b"") -> None:
+    def __init__(self, method: str, *messages: bytes) -> None:
         fields = _common(method)
-        self._message = message
+        self._messages = messages or (b"",)
         self._first = _STATIC + b"".join(_inserting(*field) for field in fields)
         entries = reversed(range(len(fields)))  # the last one inserted has the lowest index
         self._later = _STATIC + bytes(0x80 | _FIRST_DYNAMIC + n for n in entries)
         self._timeout = getrandbits(19)  # or a later connection's calls would have the same ones
         self.begun = 0
-        self._data = pack_header(len(message) << 8 | DATA, END_STREAM, 0)[:5]
+        self._data = pack_header(len(self._messages[0]) << 8 | DATA, END_STREAM, 0)[:5]
 
     def block(self) -> bytes:
         """Return the header block of the next call."""
@@ -92,9 +92,10 @@ class CallEncoder:
     def unary(self) -> bytes:
         """Return the frames of the next call: HEADERS, and one DATA with all of the message."""
         number = pack_u32(2 * self.begun + 1)
+        message = self._messages[self.begun % len(self._messages)]
         block = self.block()
         header = (len(block) << 8 | HEADERS).to_bytes(4, "big")
-        parts = (header, b"\x04", number, block, self._data, number, self._message)
+        parts = (header, b"\x04", number, block, self._data, number, message)
         return b"".join(parts)
 
     def headers(self) -> bytes:

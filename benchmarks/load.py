@@ -7,6 +7,7 @@ a `Sample` only after all calls were verified.
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from select import select
@@ -23,7 +24,7 @@ from benchmarks.calls import (
     embed_message,
 )
 from benchmarks.client import Client
-from benchmarks.processes import cpu_ns
+from benchmarks.processes import cpu_ns, kernel_ns
 from tei_manager.bench.intervals import percentile
 from tei_manager.wire.frames import DEFAULT_MAX_FRAME
 
@@ -40,6 +41,7 @@ class Sample:
 
     Args:
         cpu_us: CPU of the proxy for one call, or for one message of a stream.
+        kernel_us: What of it was spent in system calls and interrupts.
         load_us: The load's own.
         per_second: How many of them a second.
         fastest_us: Shortest time of a call, as are the next three at their ranks.
@@ -49,6 +51,7 @@ class Sample:
     """
 
     cpu_us: float
+    kernel_us: float
     load_us: float
     per_second: float
     fastest_us: float
@@ -74,16 +77,19 @@ class Meter:
         self._end = self._clocks()
         gc.enable()
 
-    def _clocks(self) -> tuple[int, int, int]:
-        return cpu_ns(*self._pids), process_time_ns(), perf_counter_ns()
+    def _clocks(self) -> tuple[int, int, int, int]:
+        pids = self._pids
+        return cpu_ns(*pids), kernel_ns(*pids), process_time_ns(), perf_counter_ns()
 
     def sample(self, units: int) -> Sample:
         """Return what the block gave, in which ``units`` calls or messages were answered."""
-        cpu, load, clock = (end - begin for begin, end in zip(self._begin, self._end, strict=True))
+        ends = zip(self._begin, self._end, strict=True)
+        cpu, kernel, load, clock = (end - begin for begin, end in ends)
         warm = zip(self._clients, self._warm, strict=True)
         took = sorted(time for client, done in warm for time in client.took[done:])
         return Sample(
             cpu / units / 1e3,
+            kernel / units / 1e3,
             load / units / 1e3,
             units * 1e9 / clock,
             took[0] / 1e3,
@@ -93,14 +99,20 @@ class Meter:
         )
 
 
-def closed(port: int, pids: tuple[int, ...], calls: int, streams: int) -> Sample:
-    """Make unary calls, each as soon as one before it is answered; ``streams`` are under way."""
-    message, warm = embed_message(TEXT + SMALL_ANSWER), calls // 5
+def closed(
+    port: int, pids: tuple[int, ...], calls: int, streams: int, messages: Sequence[bytes] = ()
+) -> Sample:
+    """Make unary calls, each as soon as one before it is answered; ``streams`` are under way.
+
+    They send ``messages`` in turn, which are equally long; one of the load's own if there are none.
+    """
+    messages, warm = messages or [embed_message(TEXT + SMALL_ANSWER)], calls // 5
+    size = len(messages[0])
     with Client(port) as client:
-        encoder = CallEncoder(UNARY, message)
-        _closed(client, encoder, len(message), warm, streams)
+        encoder = CallEncoder(UNARY, *messages)
+        _closed(client, encoder, size, warm, streams)
         with Meter(pids, client) as meter:
-            _closed(client, encoder, len(message), calls, streams)
+            _closed(client, encoder, size, calls, streams)
         client.verify(warm + calls, len(answer(SMALL_ANSWER)))
     return meter.sample(calls)
 

@@ -42,6 +42,7 @@ from benchmarks.fakes import FAKES
 from benchmarks.frames import FrameReader
 from benchmarks.peers.ours import INSTANCE
 from tei_manager import wire
+from tei_manager.bench.report import Cells
 from tei_manager.wire import frames
 
 if not TYPE_CHECKING:
@@ -60,6 +61,9 @@ VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 PACKAGE = str(Path(wire.__file__).parents[1])
 MESSAGE = embed_message(TEXT + SMALL_ANSWER)
 PORT = 1
+SHOWN = 12
+"""Files of which a table tells by name."""
+
 WARM_UP, CALLS = 1040, 80
 """Calls, or messages, before the count begins, and those that are counted."""
 
@@ -183,24 +187,37 @@ def _counting() -> Iterator[Counter[str]]:
         sys.settrace(before)
 
 
-def committed() -> dict[str, float]:
-    """Return the committed counts of this version of Python; none if there are none."""
-    counts: dict[str, dict[str, float]] = json.loads(FILE.read_text("utf-8"))
-    return counts.get(VERSION, {})
+Counts = dict[str, dict[str, float]]
+"""Bytecodes of a call by load and file."""
+
+
+def committed() -> dict[str, Counts]:
+    """Return the committed counts by version of Python."""
+    counts: dict[str, Counts] = json.loads(FILE.read_text("utf-8"))
+    return counts
 
 
 def main() -> None:
     """Show the counts of all loads, and make them the committed ones if asked."""
-    totals = {}
-    for load in LOADS:
-        found = count(load)
-        totals[load] = round(found.total(), 1)
-        print(f"{load}: {totals[load]:,} bytecodes")
-        for name, number in found.most_common(12):
+    found = {load: dict(count(load).most_common()) for load in LOADS}
+    for load, files in found.items():
+        print(f"{load}: {sum(files.values()):,.1f} bytecodes")
+        for name, number in files.items():
             print(f"  {number:8.1f}  {name}")
     if "--save" in sys.argv[1:]:
-        counts = json.loads(FILE.read_text("utf-8")) if FILE.exists() else {}
-        FILE.write_text(json.dumps(counts | {VERSION: totals}, indent=2) + "\n", "utf-8")
+        FILE.write_text(json.dumps(committed() | {VERSION: found}, indent=2) + "\n", "utf-8")
+
+
+def by_file(counts: Counts) -> Cells:
+    """Return a table of the files that have most of them, and the rest in one row."""
+    files = sorted(counts[next(iter(counts))].items(), key=lambda item: -item[1])
+    shown = [name for name, _ in files[:SHOWN]]
+    cells = [["bytecodes of", *counts]]
+    cells += [[name, *(f"{of.get(name, 0):,.0f}" for of in counts.values())] for name in shown]
+    rest = [sum(n for name, n in of.items() if name not in shown) for of in counts.values()]
+    cells.append(["all others", *(f"{number:,.0f}" for number in rest)])
+    cells.append(["all", *(f"{sum(of.values()):,.0f}" for of in counts.values())])
+    return cells
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 """Puts the committed figures into the pages that quote them, as tables and charts.
 
-python -m benchmarks.pages
+The command is ``python -m benchmarks.pages``.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks import marks, report
+from benchmarks import growth, marks, opcodes, report
 from benchmarks.overhead import BACKENDS, committed
-from benchmarks.results import FILE, TWO_WORKERS, Results
-from tei_manager.bench.report import chart, described, markdown, medians, table
+from benchmarks.results import FILE, TWO_WORKERS, WHERE, Results
+from tei_manager.bench.report import Cells, chart, described, markdown, medians, table
 from tei_manager.bench.results import Overheads
 
 ROOT = Path(__file__).parents[1]
@@ -21,10 +21,13 @@ CHARTS = ROOT / "docs" / "charts"
 def pages() -> dict[Path, str]:
     """Return every page and chart that has committed figures in it, as it should be."""
     overheads = {backend: Overheads.read(committed(backend)) for backend in BACKENDS}
+    growing = Results.read(growth.FILE)
+    charts = {f"overhead-{name}": chart(of) for name, of in overheads.items()}
+    charts |= {f"growth-{axis}": growth.chart(growing, axis) for axis in growth.TITLES}
     return {
         README: _readme(overheads["stub"]),
-        PERFORMANCE: _performance(overheads),
-        **{CHARTS / f"overhead-{name}.svg": chart(of) for name, of in overheads.items()},
+        PERFORMANCE: _performance(overheads, growing),
+        **{CHARTS / f"{name}.svg": text for name, text in charts.items()},
     }
 
 
@@ -33,15 +36,24 @@ def _readme(overheads: Overheads) -> str:
     return marks.filled(README.read_text("utf-8"), "overhead", text)
 
 
-def _performance(overheads: dict[str, Overheads]) -> str:
+def _performance(overheads: dict[str, Overheads], growing: Results) -> str:
     page = report.updated(PERFORMANCE.read_text("utf-8"), Results.read(FILE))
-    two = Results.read(TWO_WORKERS)
-    text = f"{markdown(report.figures(two))}\n{described(two.about)}"
-    page = marks.filled(page, "workers-2", text)
-    for name, results in overheads.items():
-        text = f"{markdown(table(results))}\n{described(results.about)}"
-        page = marks.filled(page, f"overhead-{name}", text)
+    two, parts = Results.read(TWO_WORKERS), Results.read(WHERE)
+    _, counts = next(iter(opcodes.committed().items()))
+    texts = {
+        "workers-2": _described(report.figures(two), two.about),
+        "where": _described(report.where(parts), parts.about),
+        "bytecodes": markdown(opcodes.by_file(counts)),
+        "growth": described(growing.about),
+        **{f"overhead-{name}": _described(table(of), of.about) for name, of in overheads.items()},
+    }
+    for name, text in texts.items():
+        page = marks.filled(page, name, text)
     return page
+
+
+def _described(cells: Cells, about: dict[str, str]) -> str:
+    return f"{markdown(cells)}\n{described(about)}"
 
 
 def main() -> None:

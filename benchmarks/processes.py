@@ -87,6 +87,13 @@ def cpu_ns(*pids: int) -> int:
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
 
 
+def kernel_ns(*pids: int) -> int:
+    """Return how much of the CPU time of processes was the kernel's, in ns and steps of 10 ms."""
+    texts = [Path(f"/proc/{pid}/stat").read_text() for pid in pids]
+    ticks = sum(int(text.rpartition(")")[2].split()[12]) for text in texts)  # proc(5): stime
+    return ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
 def memory_mb(*pids: int) -> float:
     """Return how much of processes is in memory, in 2^20 octets (Linux)."""
     texts = [Path(f"/proc/{pid}/status").read_text() for pid in pids]

@@ -82,6 +82,21 @@ def speeds(results: Results) -> Cells:
     return cells
 
 
+def where(results: Results) -> Cells:
+    """Return what the kernel and the program itself have of the CPU of a call, in µs."""
+    proxies = results.proxies()
+    cells = [["kernel + own", *proxies]]
+    for point, of_point in results.rounds.items():
+        cells.append([point, *(_parts(of_point[name]) for name in proxies)])
+    return cells
+
+
+def _parts(values: dict[str, list[float]]) -> str:
+    rounds = zip(values["cpu_us"], values["kernel_us"], strict=True)
+    own = median(whole - kernel for whole, kernel in rounds)
+    return f"{_number(median(values['kernel_us']))} + {_number(own)}"
+
+
 TIMES = ("fastest_us", "p50_us", "p99_us", "p999_us")
 """Ranks of the times that calls of a point took."""
 

@@ -18,6 +18,9 @@ from tei_manager.bench.results import DIRECT, OURS
 FILE = Path(__file__).parent / "results" / "switch.json"
 """The committed run, which docs/performance.md shows."""
 
+WHERE = FILE.with_name("where.json")
+"""The one that tells the kernel's part of the cost."""
+
 TWO_WORKERS = FILE.with_name("workers-2.json")
 """The one with two workers of each proxy."""
 

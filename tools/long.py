@@ -138,6 +138,15 @@ def _with_load(run: Callable[[Soak], Awaitable[T]]) -> T:
     return asyncio.run(main())
 
 
+def growth(_flags: argparse.Namespace) -> Result:
+    """How the cost of a call grows (docs/performance.md)."""
+    command = [sys.executable, "-m", "benchmarks.growth"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        sys.stderr.write(done.stderr)
+    return Result(done.returncode == 0, done.stdout.strip().replace("\n", "; "))
+
+
 def properties(flags: argparse.Namespace) -> Result:
     """All properties, with many examples (G34)."""
     return _pytest(flags, "tests", "-m", "hypothesis")
@@ -184,7 +193,7 @@ def fuzz(flags: argparse.Namespace) -> Result:
 
 PARTS: dict[str, Callable[[argparse.Namespace], Result]] = {
     part.__name__: part
-    for part in (soak, kills, churn, connections, large, properties, machines, fuzz)
+    for part in (soak, kills, churn, connections, large, growth, properties, machines, fuzz)
 }
 
 

@@ -33,6 +33,9 @@ def _envoy_binary() -> Path:
     return Path(spec.origin).parent / "_bin" / "envoy"
 
 
+_LIMITS = ("max_connections", "max_pending_requests", "max_requests")
+"""Of calls to the backend; each is 1,024 by default, which many streams meet."""
+
 _TYPES = "type.googleapis.com/envoy.extensions."
 _MANAGER = "filters.network.http_connection_manager"
 
@@ -85,6 +88,7 @@ def _envoy_config(port: int, backend: str) -> dict[str, object]:
     cluster = {
         "name": "tei",
         "type": "STRICT_DNS",
+        "circuit_breakers": {"thresholds": [dict.fromkeys(_LIMITS, 1_000_000)]},
         "load_assignment": {"cluster_name": "tei", "endpoints": [endpoint]},
         **http2,
     }

@@ -26,9 +26,8 @@ INSTANCE = "bench"
 @contextmanager
 def ours(backend: str, workers: int = 1, instance: str = INSTANCE) -> Iterator[Peer]:
     """Run our multiplexer with metrics on; ``instance`` is the backend's name there."""
-    with (
-        _alone(backend, instance) if workers == 1 else _several(backend, workers, instance) as peer
-    ):
+    alone = workers == 1
+    with _alone(backend, instance) if alone else managed(backend, workers, instance) as peer:
         yield peer
 
 
@@ -45,15 +44,22 @@ def _alone(backend: str, instance: str) -> Iterator[Peer]:
 
 
 @contextmanager
-def _several(backend: str, workers: int, instance: str) -> Iterator[Peer]:
-    """Run workers that share one listening socket, as a manager does; the table comes from here."""
+def managed(backend: str, workers: int, *instances: str) -> Iterator[Peer]:
+    """Run workers that share one listening socket, as a manager does.
+
+    Args:
+        backend: ``HOST:PORT`` of all instances.
+        workers: How many.
+        instances: Names in the table, which goes to the workers as a manager's does.
+    """
     host, port = split(backend)
-    table = RouteTable(1, [Route(instance, "org/bench", host, port)])
+    routes = [Route(name, host=host, port=port, ordinal=n) for n, name in enumerate(instances)]
+    table, core = RouteTable(1, routes), core_for(workers)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=BACKLOG))
         processes = [
-            stack.enter_context(_worker(folder / f"{number}.sock", listening, table))
+            stack.enter_context(_worker(folder / f"{number}.sock", listening, table, core))
             for number in range(workers)
         ]
         pids = tuple(process.pid for process in processes)
@@ -62,13 +68,18 @@ def _several(backend: str, workers: int, instance: str) -> Iterator[Peer]:
 
 @contextmanager
 def _worker(
-    path: Path, listening: socket.socket, table: RouteTable
+    path: Path, listening: socket.socket, table: RouteTable, core: int | None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run one worker, entered once it has the table; it keeps it as long as it is connected."""
     descriptor = listening.fileno()
     argv = [sys.executable, "-m", "tei_manager.mux.worker", "--control", str(path)]
     argv += ["--listen-fd", str(descriptor)]
-    process = subprocess.Popen(argv, pass_fds=[descriptor], preexec_fn=lambda: pin(None))
+    process = subprocess.Popen(
+        argv,
+        stderr=subprocess.DEVNULL,  # it tells that its manager, which is this program, has gone
+        pass_fds=[descriptor],
+        preexec_fn=lambda: pin(core),
+    )
     try:
         with _connected(path) as link:
             link.sendall(control.line("table", **json.loads(table.to_json())))

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from benchmarks.processes import Others, cpu_ns, memory_mb
+from benchmarks.processes import Others, cpu_ns, kernel_ns, memory_mb
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="all of it is read from /proc")
 
@@ -27,6 +27,15 @@ def test_cpu_is_that_of_the_process_in_nanoseconds() -> None:
     before = cpu_ns(os.getpid())
     spin()
     assert (cpu_ns(os.getpid()) - before) / 1e9 == pytest.approx(SECONDS, rel=0.5)
+
+
+def test_the_kernels_part_is_that_of_system_calls() -> None:
+    before, whole = kernel_ns(os.getpid()), cpu_ns(os.getpid())
+    assert sum(number * number for number in range(4_000_000)) > 0  # without a system call
+    computing = kernel_ns(os.getpid()) - before
+    assert computing <= (cpu_ns(os.getpid()) - whole) / 2
+    spin()  # asks the kernel for the time, again and again
+    assert kernel_ns(os.getpid()) - before > computing
 
 
 def test_memory_grows_by_what_is_written_to() -> None:
