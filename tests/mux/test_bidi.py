@@ -79,8 +79,9 @@ class Line:
         arrived, sent = bytes(self.pipe.written), self.side.take()
         self.pipe.written.clear()
         self.side.feed(arrived)
-        for start in range(0, len(sent), endpoint_module.READ_BUFFER):
-            part = sent[start : start + endpoint_module.READ_BUFFER]
+        step = endpoint_module.READ_BUFFER - 1  # a full one would pause until the loop runs
+        for start in range(0, len(sent), step):
+            part = sent[start : start + step]
             self.endpoint.get_buffer(0)[: len(part)] = part
             self.endpoint.buffer_updated(len(part))
         return bool(arrived or sent)
