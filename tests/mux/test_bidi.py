@@ -15,7 +15,7 @@ import pytest
 import uvloop
 from fake_tei import answer, fake_tei
 from http2_peer import ANSWER, Peer, connect, scripted
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from multiplexer import embed, framed, multiplexer, path, table, until
 from wire_pair import OK_HEAD, OK_TRAILERS, Recorder, Side, block
@@ -151,6 +151,7 @@ class Dialogue:
     cap=st.integers(1, 4),
     early_end=st.booleans(),
 )
+@example(sizes=[0, 0], chunks=[1, 23], bursts=[(1, 0)], cap=1, early_end=False)
 def test_whatever_the_interleaving_the_cap_holds_and_every_message_is_answered(
     sizes: list[int],
     chunks: list[int],

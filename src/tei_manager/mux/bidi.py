@@ -55,7 +55,7 @@ class BidiRelay(Relay):
             return
         passed = self._passed
         if self.route is None:  # the first message alone, since it says where all of them go
-            first = passed.feed(data, 1)
+            first = passed.feed(data, 1 - passed.count)  # it may have begun in an earlier frame
             if first == len(data):
                 Relay.on_data(self, data, end)
                 return
