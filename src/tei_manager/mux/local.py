@@ -112,10 +112,15 @@ class LocalCall:
             self.finish(Code.UNAVAILABLE, f"no message within {seconds:g} seconds")
 
     def send(self, message: bytes) -> None:
-        """Send one message; a client that never reads is cut off at `MAX_UNREAD`."""
+        """Send one message; a client that never reads is cut off at `MAX_UNREAD`.
+
+        So is one at the worker's memory limit: an answer has 200 times the octets of its question,
+        and calls that were begun before are not stopped by what new ones are refused for.
+        """
         if self._done:
             return
-        if self._stream.queued > MAX_UNREAD:
+        short = self.switch.pool.queued > self.switch.memory_mark
+        if self._stream.queued > (0 if short else MAX_UNREAD):
             self.finish(Code.RESOURCE_EXHAUSTED, "Answers are not read")
             return
         if not self._answered:
