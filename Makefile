@@ -13,12 +13,13 @@ POOLING  ?=
 TORCH_VENV ?= .venv-torch
 PYTEST   ?=
 LONG     ?=
+SOAK     ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 PIP  = $(BIN)/python -m pip install --quiet
 LOCK = $(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links
 
-.PHONY: help run test examples long check bench bench-engine report conformance protos docs lock
+.PHONY: help run test examples long check bench soak bench-engine report conformance protos docs lock
 .PHONY: clean
 .DELETE_ON_ERROR:
 
@@ -50,6 +51,9 @@ check: $(VENV)/.dev-ready ## Run everything that reads the code without running 
 
 bench: $(VENV)/.bench-ready ## Measure the switch beside Envoy, nginx, HAProxy, grpc.aio and a bare relay; twenty minutes.
 	@$(BIN)/python -m benchmarks
+
+soak: $(VENV)/.dev-ready ## Mixed calls for an hour while instances go and come. SOAK="--seconds 300 --html soak.html".
+	@$(BIN)/python -m benchmarks.soak $(SOAK)
 
 report: $(VENV)/.bench-ready ## Measure conformance, floods and faults beside the peers; writes docs/faults.md.
 	@$(BIN)/python -m benchmarks.faults --save

@@ -3,6 +3,7 @@
     python -m benchmarks [--quick] [--json FILE]
     python -m benchmarks --points closed --peers envoy nginx
     python -m benchmarks --workers 2 --points clients --json FILE
+    python -m benchmarks --tls --points closed messages large --json FILE
 
 Every round of a point measures every proxy once, in an order that rotates, so that a machine that
 drifts does so for all. Points, figures and goals are in `benchmarks.points`. A call that fails ends
@@ -28,6 +29,7 @@ from rich.progress import Progress
 from benchmarks.client import LoadError
 from benchmarks.memory import memory
 from benchmarks.peers import PEERS, SLOW, Peer, versions
+from benchmarks.peers.tls import certificates
 from benchmarks.points import MEMORY, Point, chosen, points
 from benchmarks.processes import OTHER_CORE, Others, free_port, pin, running, wake_exactly
 from benchmarks.report import show
@@ -57,7 +59,7 @@ def main() -> int:
     results.about["disturbed"] = f"{others.share():.0%} of the cores' time went to other programs"
     show(results, console)
     for name in missing:
-        console.print(f"not installed, left out: {name}")
+        console.print(f"not available, left out: {name}")
     if arguments.json:
         results.write(arguments.json)
     return 0
@@ -77,6 +79,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="*", choices=peers, default=peers)
     parser.add_argument("--points", nargs="+", metavar="KEY", default=[""], help="how keys begin")
     parser.add_argument("--workers", type=int, default=1, help="of each proxy")
+    parser.add_argument("--tls", action="store_true", help="between clients and proxies")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the results go")
     return parser.parse_args()
 
@@ -93,8 +96,10 @@ def _run(results: Results, arguments: argparse.Namespace, console: Console) -> l
     rounds, wanted = arguments.rounds or rounds, chosen(points(size), arguments.points)
     with ExitStack() as stack:
         backend = _backend(stack)
+        tls = stack.enter_context(certificates()) if arguments.tls else None
         start: dict[str, Start] = {
-            name: partial(make, backend.address, arguments.workers) for name, make in PEERS.items()
+            name: partial(make, backend.address, arguments.workers, tls)
+            for name, make in PEERS.items()
         }
         peers, missing = _start(stack, start, [OURS, *arguments.peers])
         progress = stack.enter_context(Progress(console=console, auto_refresh=False))
@@ -137,7 +142,7 @@ def _measure(
             if rate and peer.name in SLOW:
                 continue
             load = {"rate": rate} if rate else {"calls": _calls(point, peer)}
-            results.add(point.key, peer.name, asdict(point.way(peer.port, peer.pids, **load)))
+            results.add(point.key, peer.name, asdict(point.way(peer, **load)))
         tick(point.key)
 
 

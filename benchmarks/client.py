@@ -9,11 +9,13 @@ for a fast one. Whatever else ends a call or the connection raises at once.
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 from contextlib import suppress
 from time import perf_counter_ns
 
 from benchmarks.frames import FrameReader
+from benchmarks.peers.peer import Peer
 from tei_manager.wire import frames
 from tei_manager.wire.frames import DATA, DEFAULT_WINDOW, END_HEADERS, END_STREAM, HEADERS
 from tei_manager.wire.hpack import DEFAULT_TABLE_SIZE, Decoder
@@ -37,11 +39,22 @@ class LoadError(Exception):
     """A call or a connection of the load failed: there is no figure."""
 
 
+def _connected(peer: Peer) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", peer.port), WAIT_SECONDS)
+    if peer.tls is None:
+        return connection
+    try:
+        return peer.tls.client().wrap_socket(connection, server_hostname="127.0.0.1")
+    except OSError as error:
+        connection.close()
+        raise LoadError(f"no TLS with {peer.name}: {error}") from None
+
+
 class Client:
     """A connection to a proxy, open and with its SETTINGS known.
 
     Args:
-        port: Where the proxy listens on the loopback address.
+        peer: The proxy, on the loopback address.
 
     Raises:
         LoadError: The proxy does not speak HTTP/2 as the load needs it.
@@ -49,8 +62,8 @@ class Client:
     Ownership: `close` ends the connection; as a context manager it does so itself.
     """
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), WAIT_SECONDS)
+    def __init__(self, peer: Peer) -> None:
+        self.socket = _connected(peer)
         self.socket.settimeout(None)  # the kernel keeps the time, without a system call for it
         wait = struct.pack("ll", WAIT_SECONDS, 0)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
@@ -154,7 +167,9 @@ class Client:
     def _read(self) -> bytes:
         try:
             data = self.socket.recv(READ_SIZE)
-        except BlockingIOError:
+            while isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
+                data += self.socket.recv(READ_SIZE)  # a record at a time, which select does not see
+        except (BlockingIOError, ssl.SSLWantReadError):
             raise LoadError(f"nothing came for {WAIT_SECONDS} seconds") from None
         except OSError as error:
             raise LoadError(f"the connection is lost: {error}") from None

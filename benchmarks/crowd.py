@@ -13,6 +13,7 @@ from benchmarks.answers import answer
 from benchmarks.calls import SMALL_ANSWER, TEXT, UNARY, CallEncoder, embed_message
 from benchmarks.client import WAIT_SECONDS, Client, LoadError
 from benchmarks.load import Meter, Sample
+from benchmarks.peers.peer import Peer
 
 
 class _Caller:
@@ -39,16 +40,14 @@ class _Caller:
             client.send(b"".join(frames), fresh * len(self._message))
 
 
-def crowd(
-    port: int, pids: tuple[int, ...], calls: int, connections: int, streams: int = 1
-) -> Sample:
+def crowd(peer: Peer, calls: int, connections: int, streams: int = 1) -> Sample:
     """Make ``calls`` unary calls on so many connections, ``streams`` under way on each."""
     each, warm = max(1, calls // connections), max(1, calls // connections // 5)
     with ExitStack() as stack:
-        clients = [stack.enter_context(Client(port)) for _ in range(connections)]
+        clients = [stack.enter_context(Client(peer)) for _ in range(connections)]
         callers = [_Caller(client, streams) for client in clients]
         _closed(callers, warm)
-        with Meter(pids, *clients) as meter:
+        with Meter(peer, *clients) as meter:
             _closed(callers, warm + each)
         for client in clients:
             client.verify(warm + each, len(answer(SMALL_ANSWER)))

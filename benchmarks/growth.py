@@ -39,7 +39,7 @@ MANY = 1_000
 CALLS = 4_000
 """Calls of a step, warm-up not counted; fewer of large messages."""
 
-Way = Callable[[int, tuple[int, ...]], Sample]
+Way = Callable[[Peer], Sample]
 
 AXES: dict[str, dict[int, Way]] = {
     "connections": {n: partial(crowd, calls=CALLS, connections=n) for n in STEPS},
@@ -107,7 +107,7 @@ def measure(rounds: int) -> Results:
                 for _ in range(rounds):
                     for step, way in steps.items():
                         for proxy in proxies:
-                            cost = way(proxy.port, proxy.pids).cpu_us
+                            cost = way(proxy).cpu_us
                             results.add(axis, proxy.name, {str(step): cost})
     return results
 
@@ -134,7 +134,7 @@ def _instances(results: Results, backend: str, count: int, rounds: int) -> None:
     messages = [embed_message(TEXT + SMALL_ANSWER, name) for name in names]
     with managed(backend, 1, *names) as peer:
         for _ in range(rounds):
-            sample = closed(peer.port, peer.pids, CALLS, 20, messages)
+            sample = closed(peer, CALLS, 20, messages)
             results.add(INSTANCES, OURS, {str(count): sample.cpu_us})
 
 

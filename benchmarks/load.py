@@ -24,6 +24,7 @@ from benchmarks.calls import (
     embed_message,
 )
 from benchmarks.client import Client
+from benchmarks.peers.peer import Peer
 from benchmarks.processes import cpu_ns, kernel_ns
 from tei_manager.bench.intervals import percentile
 from tei_manager.wire.frames import DEFAULT_MAX_FRAME
@@ -63,8 +64,8 @@ class Sample:
 class Meter:
     """Reads clocks when a block begins and when it ends; garbage is collected before, not in it."""
 
-    def __init__(self, pids: tuple[int, ...], *clients: Client) -> None:
-        self._pids, self._clients = pids, clients
+    def __init__(self, peer: Peer, *clients: Client) -> None:
+        self._pids, self._clients = peer.pids, clients
 
     def __enter__(self) -> Meter:
         gc.collect()
@@ -99,19 +100,17 @@ class Meter:
         )
 
 
-def closed(
-    port: int, pids: tuple[int, ...], calls: int, streams: int, messages: Sequence[bytes] = ()
-) -> Sample:
+def closed(peer: Peer, calls: int, streams: int, messages: Sequence[bytes] = ()) -> Sample:
     """Make unary calls, each as soon as one before it is answered; ``streams`` are under way.
 
     They send ``messages`` in turn, which are equally long; one of the load's own if there are none.
     """
     messages, warm = messages or [embed_message(TEXT + SMALL_ANSWER)], calls // 5
     size = len(messages[0])
-    with Client(port) as client:
+    with Client(peer) as client:
         encoder = CallEncoder(UNARY, *messages)
         _closed(client, encoder, size, warm, streams)
-        with Meter(pids, client) as meter:
+        with Meter(peer, client) as meter:
             _closed(client, encoder, size, calls, streams)
         client.verify(warm + calls, len(answer(SMALL_ANSWER)))
     return meter.sample(calls)
@@ -129,9 +128,7 @@ def _closed(client: Client, encoder: CallEncoder, size: int, calls: int, streams
         client.receive()
 
 
-def fixed_rate(
-    port: int, pids: tuple[int, ...], seconds: float, streams: int, rate: float
-) -> Sample:
+def fixed_rate(peer: Peer, seconds: float, streams: int, rate: float) -> Sample:
     """Make unary calls at a rate that does not ask how the proxy does.
 
     With one stream the calls begin at even distances, with more as from many callers: at random
@@ -141,10 +138,10 @@ def fixed_rate(
     message = embed_message(TEXT + SMALL_ANSWER)
     times = arrivals(max(FEWEST, round(rate * seconds)), rate, streams > 1)
     warm = len(times) // 5
-    with Client(port) as client:
+    with Client(peer) as client:
         encoder = CallEncoder(UNARY, message)
         _closed(client, encoder, len(message), warm, streams)
-        with Meter(pids, client) as meter:
+        with Meter(peer, client) as meter:
             _fixed_rate(client, encoder, len(message), times, streams)
         client.verify(warm + len(times), len(answer(SMALL_ANSWER)))
     return meter.sample(len(times))
@@ -180,12 +177,12 @@ def _fixed_rate(
             client.receive()
 
 
-def messages(port: int, pids: tuple[int, ...], calls: int, each: int) -> Sample:
+def messages(peer: Peer, calls: int, each: int) -> Sample:
     """Make streams of ``each`` messages, one stream after the other, `UNANSWERED` under way."""
-    with Client(port) as client:
+    with Client(peer) as client:
         encoder = CallEncoder(STREAM)
         _stream(client, encoder, each)
-        with Meter(pids, client) as meter:
+        with Meter(peer, client) as meter:
             for _ in range(calls):
                 _stream(client, encoder, each)
         client.verify(1 + calls, each * len(answer(SMALL_ANSWER)))
@@ -210,22 +207,22 @@ def _stream(client: Client, encoder: CallEncoder, each: int) -> None:
         client.receive()
 
 
-def requests_of(port: int, pids: tuple[int, ...], calls: int, octets: int) -> Sample:
+def requests_of(peer: Peer, calls: int, octets: int) -> Sample:
     """Make calls one after the other whose message has so many octets and whose answer is small."""
     text = "x" * (octets - 1) + SMALL_ANSWER
-    return _sized(port, pids, calls, embed_message(text), len(answer(SMALL_ANSWER)))
+    return _sized(peer, calls, embed_message(text), len(answer(SMALL_ANSWER)))
 
 
-def answers_of(port: int, pids: tuple[int, ...], calls: int, ending: str) -> Sample:
+def answers_of(peer: Peer, calls: int, ending: str) -> Sample:
     """Make calls one after the other whose answer is `SIZES` of ``ending`` and message small."""
-    return _sized(port, pids, calls, embed_message(TEXT + ending), len(answer(ending)))
+    return _sized(peer, calls, embed_message(TEXT + ending), len(answer(ending)))
 
 
-def _sized(port: int, pids: tuple[int, ...], calls: int, message: bytes, octets: int) -> Sample:
-    with Client(port) as client:
+def _sized(peer: Peer, calls: int, message: bytes, octets: int) -> Sample:
+    with Client(peer) as client:
         encoder = CallEncoder(UNARY)
         _pour(client, encoder, message)
-        with Meter(pids, client) as meter:
+        with Meter(peer, client) as meter:
             for _ in range(calls):
                 _pour(client, encoder, message)
         client.verify(1 + calls, octets)

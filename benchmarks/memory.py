@@ -23,20 +23,20 @@ def memory(peer: Peer) -> dict[str, float]:
     Returns:
         ``idle_mb``: once it has served one connection; ``streams_mb``: what `STREAMS` add.
     """
-    with open_streams(peer.port, 1, 1):
+    with open_streams(peer, 1, 1):
         pass
     idle = memory_mb(*peer.pids)
-    with open_streams(peer.port, STREAMS):
+    with open_streams(peer, STREAMS):
         return {"idle_mb": idle, "streams_mb": memory_mb(*peer.pids) - idle}
 
 
 @contextmanager
-def open_streams(port: int, streams: int, each: int = EACH) -> Iterator[None]:
+def open_streams(peer: Peer, streams: int, each: int = EACH) -> Iterator[None]:
     """Hold streams open that have had one message answered, ``each`` to a connection."""
     clients: list[Client] = []
     try:
         for _ in range(streams // each):
-            clients.append(Client(port))
+            clients.append(Client(peer))
             _hold(clients[-1], each)
         yield
     finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import growth, marks, opcodes, report
 from benchmarks.overhead import BACKENDS, committed
-from benchmarks.results import FILE, TWO_WORKERS, WHERE, Results
+from benchmarks.results import FILE, TWO_WORKERS, WHERE, WITH_TLS, Results
 from tei_manager.bench.report import Cells, chart, described, markdown, medians, table
 from tei_manager.bench.results import Overheads
 
@@ -38,10 +38,11 @@ def _readme(overheads: Overheads) -> str:
 
 def _performance(overheads: dict[str, Overheads], growing: Results) -> str:
     page = report.updated(PERFORMANCE.read_text("utf-8"), Results.read(FILE))
-    two, parts = Results.read(TWO_WORKERS), Results.read(WHERE)
+    two, parts, tls = (Results.read(path) for path in (TWO_WORKERS, WHERE, WITH_TLS))
     _, counts = next(iter(opcodes.committed().items()))
     texts = {
         "workers-2": _described(report.figures(two), two.about),
+        "tls": _described(report.figures(tls), tls.about),
         "where": _described(report.where(parts), parts.about),
         "bytecodes": markdown(opcodes.by_file(counts)),
         "growth": described(growing.about),

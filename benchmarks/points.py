@@ -20,7 +20,7 @@ class Point:
 
     Args:
         key: Its name in the results.
-        way: Takes port and process ids of a proxy, and ``calls``, or the rate if there is one.
+        way: Takes a proxy, and ``calls``, or the rate if there is one.
         calls: How many; 0 for a load that has a rate.
         half_of: The point whose slowest proxy's calls per second give the rate, which is half of
             them; "" for a load that has no rate.

@@ -21,6 +21,9 @@ FILE = Path(__file__).parent / "results" / "switch.json"
 WHERE = FILE.with_name("where.json")
 """The one that tells the kernel's part of the cost."""
 
+WITH_TLS = FILE.with_name("tls.json")
+"""The one with TLS between the load and the proxies."""
+
 TWO_WORKERS = FILE.with_name("workers-2.json")
 """The one with two workers of each proxy."""
 

@@ -10,20 +10,21 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.peers.peer import Peer, core_for, split
+from benchmarks.peers.tls import Tls
 from benchmarks.processes import free_port, running
 
 
 @contextmanager
-def envoy(backend: str, workers: int = 1) -> Iterator[Peer]:
+def envoy(backend: str, workers: int = 1, tls: Tls | None = None) -> Iterator[Peer]:
     """Run Envoy with so many worker threads."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "envoy.json"
-        path.write_text(json.dumps(_envoy_config(port, backend)))
+        path.write_text(json.dumps(_envoy_config(port, backend, tls)))
         argv = [str(_envoy_binary()), "-c", str(path), "--concurrency", str(workers), "-l", "error"]
         argv += ["--disable-hot-restart"]
         with running(argv, port, core_for(workers)) as pid:
-            yield Peer("envoy", port, (pid,))
+            yield Peer("envoy", port, (pid,), tls)
 
 
 def _envoy_binary() -> Path:
@@ -40,7 +41,7 @@ _TYPES = "type.googleapis.com/envoy.extensions."
 _MANAGER = "filters.network.http_connection_manager"
 
 
-def _envoy_config(port: int, backend: str) -> dict[str, object]:
+def _envoy_config(port: int, backend: str, tls: Tls | None) -> dict[str, object]:
     http2 = {
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
@@ -75,12 +76,13 @@ def _envoy_config(port: int, backend: str) -> dict[str, object]:
         "address": _address("127.0.0.1", port),
         "filter_chains": [
             {
+                **(_secured(tls) if tls else {}),
                 "filters": [
                     {
                         "name": "envoy." + _MANAGER,
                         "typed_config": manager,
                     }
-                ]
+                ],
             }
         ],
     }
@@ -93,6 +95,20 @@ def _envoy_config(port: int, backend: str) -> dict[str, object]:
         **http2,
     }
     return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
+
+
+def _secured(tls: Tls) -> dict[str, object]:
+    names = {"certificate_chain": tls.cert, "private_key": tls.key}
+    certificate = {field: {"filename": str(path)} for field, path in names.items()}
+    context = {
+        "@type": _TYPES + "transport_sockets.tls.v3.DownstreamTlsContext",
+        "common_tls_context": {
+            "tls_certificates": [certificate],
+            "alpn_protocols": ["h2"],
+            "tls_params": {"tls_maximum_protocol_version": "TLSv1_3"},
+        },
+    }
+    return {"transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": context}}
 
 
 def _address(host: str, port: int) -> dict[str, object]:

@@ -16,6 +16,7 @@ import grpc.aio
 
 from benchmarks.peers.forking import fork
 from benchmarks.peers.peer import Peer, core_for
+from benchmarks.peers.tls import Tls
 from benchmarks.processes import children_of, free_port, running
 
 NAME = "grpc.aio"
@@ -28,8 +29,14 @@ _OPTIONS = [
 
 
 @contextmanager
-def grpc_aio(backend: str, workers: int = 1) -> Iterator[Peer]:
-    """Run the pass-through in so many processes."""
+def grpc_aio(backend: str, workers: int = 1, tls: Tls | None = None) -> Iterator[Peer]:
+    """Run the pass-through in so many processes.
+
+    Raises:
+        FileNotFoundError: TLS is asked for, which is not made here.
+    """
+    if tls:
+        raise FileNotFoundError(f"{NAME} with TLS")
     port = free_port()
     argv = [sys.executable, "-m", "benchmarks.peers.grpc_aio", str(port), backend, str(workers)]
     with running(argv, port, core_for(workers)) as pid:

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks.peers.peer import Peer, core_for, split
+from benchmarks.peers.tls import Tls
 from benchmarks.processes import START_SECONDS, end, free_port, pin, running
 from tei_manager import control
 from tei_manager.bench.results import OURS
@@ -24,23 +25,32 @@ INSTANCE = "bench"
 
 
 @contextmanager
-def ours(backend: str, workers: int = 1, instance: str = INSTANCE) -> Iterator[Peer]:
-    """Run our multiplexer with metrics on; ``instance`` is the backend's name there."""
+def ours(
+    backend: str, workers: int = 1, tls: Tls | None = None, instance: str = INSTANCE
+) -> Iterator[Peer]:
+    """Run our multiplexer with metrics on; ``instance`` is the backend's name there.
+
+    Raises:
+        FileNotFoundError: TLS is asked for with more than one worker, which is not made here.
+    """
+    if tls and workers > 1:
+        raise FileNotFoundError(f"{OURS} with TLS and {workers} workers")
     alone = workers == 1
-    with _alone(backend, instance) if alone else managed(backend, workers, instance) as peer:
+    with _alone(backend, instance, tls) if alone else managed(backend, workers, instance) as peer:
         yield peer
 
 
 @contextmanager
-def _alone(backend: str, instance: str) -> Iterator[Peer]:
+def _alone(backend: str, instance: str, tls: Tls | None) -> Iterator[Peer]:
     port, metrics = free_port(), free_port()
     argv = [
         *(sys.executable, "-m", "tei_manager", "mux"),
         *("--listen", f"127.0.0.1:{port}", "--metrics", f"127.0.0.1:{metrics}"),
         *("--route", f"{instance}={backend}"),
+        *(("--tls-cert", str(tls.cert), "--tls-key", str(tls.key)) if tls else ()),
     ]
     with running(argv, port, core_for(1)) as pid:
-        yield Peer(OURS, port, (pid,))
+        yield Peer(OURS, port, (pid,), tls)
 
 
 @contextmanager

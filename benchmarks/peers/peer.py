@@ -5,16 +5,21 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 
+from benchmarks.peers.tls import Tls
 from benchmarks.processes import PROXY_CORE
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A proxy that runs: its name, the port that takes calls, the processes that do the work."""
+    """A proxy that runs: its name, the port that takes calls, the processes that do the work.
+
+    With ``tls`` it speaks nothing else to clients.
+    """
 
     name: str
     port: int
     pids: tuple[int, ...]
+    tls: Tls | None = None
 
     @property
     def address(self) -> str:

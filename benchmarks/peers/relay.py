@@ -19,14 +19,21 @@ import uvloop
 
 from benchmarks.peers.forking import fork
 from benchmarks.peers.peer import Peer, core_for, split
+from benchmarks.peers.tls import Tls
 from benchmarks.processes import children_of, free_port, running
 
 NAME = "bare relay"
 
 
 @contextmanager
-def relay(backend: str, workers: int = 1) -> Iterator[Peer]:
-    """Run the relay in so many processes."""
+def relay(backend: str, workers: int = 1, tls: Tls | None = None) -> Iterator[Peer]:
+    """Run the relay in so many processes.
+
+    Raises:
+        FileNotFoundError: TLS is asked for, of which it knows nothing.
+    """
+    if tls:
+        raise FileNotFoundError(f"{NAME} with TLS")
     port = free_port()
     argv = [sys.executable, "-m", "benchmarks.peers.relay", str(port), backend, str(workers)]
     with running(argv, port, core_for(workers)) as pid:

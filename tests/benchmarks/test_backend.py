@@ -122,7 +122,7 @@ def test_a_service_time_is_waited_by_all_calls_at_once_and_loses_no_answer() -> 
     port, service_us = free_port(), 50_000
     argv = [sys.executable, "-m", "benchmarks.backend", str(port), str(service_us)]
     with running(argv, port) as pid:
-        calls = load.closed(port, (pid,), 40, 20)
-        stream = load.messages(port, (pid,), 1, 100)
+        stub = Peer("stub", port, (pid,))
+        calls, stream = load.closed(stub, 40, 20), load.messages(stub, 1, 100)
     assert min(calls.fastest_us, stream.fastest_us) >= service_us
     assert calls.per_second > 1e6 / service_us, "one after the other"

@@ -22,6 +22,7 @@ from benchmarks.calls import (
 )
 from benchmarks.client import Client, LoadError
 from benchmarks.load import UNANSWERED, _stream
+from benchmarks.peers import Peer
 from tei_manager.wire import frames
 from tei_manager.wire.frames import DEFAULT_WINDOW, END_HEADERS, END_STREAM, HEADERS, frame
 from tei_manager.wire.hpack import literal
@@ -67,8 +68,12 @@ def proxy(answer: bytes, greeting: bytes = GREETING) -> Iterator[tuple[int, byte
             assert not thread.is_alive()
 
 
+def at(port: int) -> Peer:
+    return Peer("proxy", port, ())
+
+
 def one_call(port: int) -> Client:
-    with Client(port) as client:
+    with Client(at(port)) as client:
         client.begin(perf_counter_ns())
         client.send(CallEncoder(UNARY, MESSAGE).unary(), len(MESSAGE))
         while not client.done:
@@ -120,7 +125,7 @@ def test_calls_that_were_not_made_are_missed() -> None:
 def test_a_proxy_without_a_dynamic_table_cannot_be_measured() -> None:
     greeting = frames.settings({frames.HEADER_TABLE_SIZE: 0})
     with proxy(b"", greeting) as (port, _), pytest.raises(LoadError, match="no dynamic table"):
-        Client(port)
+        Client(at(port))
 
 
 def test_settings_and_pings_are_acknowledged() -> None:
@@ -133,7 +138,7 @@ def test_settings_and_pings_are_acknowledged() -> None:
 def test_windows_are_kept_to_until_they_are_widened() -> None:
     greeting = frames.settings({frames.INITIAL_WINDOW_SIZE: 70_000})
     updates = frames.window_update(0, 100_000) + frames.window_update(1, 5_000)
-    with proxy(updates, greeting) as (port, _), Client(port) as client:
+    with proxy(updates, greeting) as (port, _), Client(at(port)) as client:
         assert client.allowance(1) == DEFAULT_WINDOW
         client.send(data_frame(1, MESSAGE), len(MESSAGE))
         client.spend(1, len(MESSAGE))
@@ -143,7 +148,7 @@ def test_windows_are_kept_to_until_they_are_widened() -> None:
 
 
 def test_a_stream_sends_no_more_messages_than_may_go_unanswered() -> None:
-    with proxy(HEAD) as (port, taken), Client(port) as client:
+    with proxy(HEAD) as (port, taken), Client(at(port)) as client:
         with pytest.raises(LoadError, match="closed"):
             _stream(client, CallEncoder(STREAM), 1000)
         client.close()

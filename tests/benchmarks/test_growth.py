@@ -69,4 +69,4 @@ def test_calls_go_to_each_of_many_instances_and_to_no_other(
         managed(backend.address, 1, "bench0000") as peer,
         pytest.raises(LoadError, match="answers have not"),
     ):
-        closed(peer.port, peer.pids, 20, 1, [message])
+        closed(peer, 20, 1, [message])

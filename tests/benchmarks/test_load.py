@@ -18,12 +18,12 @@ from tei_manager.bench.results import OURS
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="CPU is read from Linux's /proc")
 
 WAYS: dict[str, Callable[[Peer], Sample]] = {
-    "closed": lambda peer: load.closed(peer.port, peer.pids, 300, 20),
-    "fixed_rate": lambda peer: load.fixed_rate(peer.port, peer.pids, 0.3, 20, 1000),
-    "messages": lambda peer: load.messages(peer.port, peer.pids, 2, 1000),
-    "requests of 10 MB": lambda peer: load.requests_of(peer.port, peer.pids, 1, 10_000_000),
-    "answers of 10 MB": lambda peer: load.answers_of(peer.port, peer.pids, 1, LARGE_ANSWER),
-    "crowd": lambda peer: crowd(peer.port, peer.pids, 300, 6, 5),
+    "closed": lambda peer: load.closed(peer, 300, 20),
+    "fixed_rate": lambda peer: load.fixed_rate(peer, 0.3, 20, 1000),
+    "messages": lambda peer: load.messages(peer, 2, 1000),
+    "requests of 10 MB": lambda peer: load.requests_of(peer, 1, 10_000_000),
+    "answers of 10 MB": lambda peer: load.answers_of(peer, 1, LARGE_ANSWER),
+    "crowd": lambda peer: crowd(peer, 300, 6, 5),
 }
 
 
@@ -46,8 +46,8 @@ def test_all_calls_through_the_multiplexer_are_answered(proxy: Peer, way: str) -
 
 
 def test_open_streams_are_answered_once_and_stay_open(proxy: Peer) -> None:
-    with open_streams(proxy.port, 20, 10):
-        assert load.closed(proxy.port, proxy.pids, 20, 1).per_second > 0
+    with open_streams(proxy, 20, 10):
+        assert load.closed(proxy, 20, 1).per_second > 0
 
 
 def test_memory_is_that_of_an_idle_worker_and_what_streams_add(proxy: Peer) -> None:
