@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -110,3 +111,15 @@ def test_two_routes_of_one_name_are_a_usage_mistake(calls: list[tuple[Any, ...]]
     result = RUNNER.invoke(app, ["mux", "--listen", "h:1", "--route", route, "--route", route])
     assert result.exit_code == 2
     assert calls == []
+
+
+def test_thousands_of_routes_reach_the_worker() -> None:
+    """An argument may have 128 KiB on Linux, which these would be beyond as one."""
+    routes = [f"--route=instance-{number}=127.0.0.1:1" for number in range(3000)]
+    command = [sys.executable, "-m", "tei_manager", "mux", "--listen=127.0.0.1:0", *routes]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert "3000 routes, 3000 run" in process.stdout.readline()
+        finally:
+            process.terminate()

@@ -20,6 +20,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -332,14 +333,26 @@ def become_standalone(
     """Do as `run_standalone`, in a fresh image of this process.
 
     What a command line has loaded by then, and would keep, is half as much again as all that a
-    worker needs (13 of 40 MB).
+    worker needs (13 of 40 MB). An argument may have 128 KiB on Linux, which is a thousand routes,
+    so what is given goes by a file without a name.
     """
-    beside = [str(unix.path), unix.mode] if unix else None
     given = {"listen": listen, "options": options, "metrics": metrics, "table": table.to_json(),
-             "unix": beside}  # fmt: skip
-    command = [sys.executable, "-m", "tei_manager.mux.worker", "--standalone", json.dumps(given)]
+             "unix": [str(unix.path), unix.mode] if unix else None}  # fmt: skip
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+        file.write(json.dumps(given))
+        file.flush()
+        kept = os.dup(file.fileno())
+    os.set_inheritable(kept, True)
+    command = [sys.executable, "-m", "tei_manager.mux.worker", "--standalone", str(kept)]
     sys.stdout.flush()
     os.execv(sys.executable, command)  # noqa: S606 - a list of ours, no shell
+
+
+def _given(descriptor: str) -> dict[str, Any]:
+    """Read what `become_standalone` wrote."""
+    with os.fdopen(int(descriptor), encoding="utf-8") as file:
+        file.seek(0)
+        return dict(json.load(file))
 
 
 def _run_given(given: dict[str, Any]) -> None:
@@ -356,7 +369,7 @@ def _run_given(given: dict[str, Any]) -> None:
 def main() -> None:
     """Run a worker: `manager.workers` and `become_standalone` know the arguments."""
     parser = argparse.ArgumentParser(prog="tei_manager.mux.worker", description=__doc__)
-    parser.add_argument("--standalone", type=json.loads)
+    parser.add_argument("--standalone", type=_given)
     parser.add_argument("--listen-fd", type=int, action="append")
     parser.add_argument("--control", type=Path)
     parser.add_argument("--config", type=json.loads, default={})
