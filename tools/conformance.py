@@ -1,4 +1,4 @@
-"""Hold the switch against the public suites: h2spec for HTTP/2, both sides, and gRPC's interop.
+"""Hold the switch against h2spec, on both sides, and against what gRPC's libraries say of it.
 
     python tools/conformance.py
 
@@ -7,7 +7,7 @@ once without TLS and once with it, ``h2specd`` the instances behind it; each is 
 $H2SPECD, or found on the PATH. A case of ``h2specd`` is a server on a port of its own, so the
 switch has a route to each port, and ``h2specd`` starts this program with ``--call`` to make one
 call through the switch to that port.
-What follows is in `interop`, and needs less: what is missing there is named and left out.
+What follows is in `interop` and `matrix`; a program that is missing there is named and left out.
 
 Known flaw: ``h2specd`` takes its client command apart at spaces, so neither the path of Python nor
 that of this file may have one.
@@ -30,6 +30,7 @@ from typing import NoReturn
 import trustme
 
 import interop
+import matrix
 from tei_manager.routes import Route, RouteTable
 from tei_manager.tls import Tls
 
@@ -161,6 +162,7 @@ def main() -> None:
         good &= score("h2spec", ["--tls", "--insecure", "--port", secure.rpartition(":")[2]])
         good &= score("h2specd", ["--from-port", str(ports.start), "--exec", client])
     good &= interop.play()
+    good &= matrix.run()
     if not good:
         fail("the switch breaks a rule that it used to keep; the cases with a cross say which")
 
