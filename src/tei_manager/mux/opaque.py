@@ -41,7 +41,7 @@ _OUR_SERVICES = {path.encode().split(b"/")[1] for path in METHODS} | {
     path.split(b"/")[1] for path in SERVICES
 }
 
-# What is known of any method that has no row in the table: as for a stream, no more than its name.
+# What stands in for the row that such a method has not: the widest kind, and one name in metrics.
 _OTHER = Method("other", Kind.BIDI, Shape.PLAIN, "", 0, "", "other")
 
 
