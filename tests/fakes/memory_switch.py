@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from math import inf
 from typing import Any, Protocol
 from unittest.mock import patch
 
@@ -88,19 +89,24 @@ class H2Peer:
     """A client or an instance at the other end of a wire, on hyper-h2.
 
     While it ``reads`` it takes what was written, and while it ``credits`` gives credit for that.
-    `pump` moves octets.
+    `pump` moves octets. It ends a stream with its last DATA, or if not ``joins`` with an empty one
+    behind; where it is ``plain``, header blocks are literals, as TEI writes them for us.
     """
 
-    def __init__(self, wire: PeerWire, client: bool) -> None:
+    def __init__(
+        self, wire: PeerWire, client: bool, *, plain: bool = False, joins: bool = False
+    ) -> None:
         self.wire = wire
         config = h2.config.H2Configuration(client_side=client, header_encoding="utf-8")
         self.h2 = h2.connection.H2Connection(config)
-        if not client:
+        if plain:
             self.h2.encoder = PlainEncoder()
+        self.joins = joins
+        self._owed: list[tuple[int, int]] = []  # (octets, stream) that were not credited yet
         self.streams: dict[int, PeerStream] = {}
         self.reads = self.credits = True
         self.goodbyes: list[tuple[int, int]] = []  # (last stream id, code) of each GOAWAY
-        self.dropped: set[int] = set()  # streams that our own GOAWAY said we do not look at
+        self.last = inf  # stream that our own GOAWAYs said we look at
         self.closed = False
 
     def start(self, **values: int) -> None:
@@ -114,6 +120,8 @@ class H2Peer:
 
     def pump(self) -> bool:
         """Carry octets both ways once; say whether there were any."""
+        if self.credits:
+            self._pay()
         self._send_waiting()
         octets = self.h2.data_to_send()
         if octets:
@@ -167,7 +175,7 @@ class H2Peer:
     def goaway(self, last_stream_id: int) -> None:
         """Say that streams above a number are not looked at; those below go on."""
         self.pump()
-        self.dropped |= {number for number in self.streams if number > last_stream_id}
+        self.last = min(self.last, last_stream_id)
         self.wire.deliver(frames.goaway(last_stream_id, frames.ErrorCode.NO_ERROR))
 
     def _send_waiting(self) -> None:
@@ -182,9 +190,12 @@ class H2Peer:
             if room <= 0:
                 return
             data = stream.sending.pop(0)
-            self.h2.send_data(stream.id, data[:room])
             if data[room:]:
                 stream.sending.insert(0, data[room:])
+            last = self.joins and not stream.sending and stream.then is True
+            self.h2.send_data(stream.id, data[:room], end_stream=last)
+            if last:
+                stream.then = None
         if stream.then is True:
             self.h2.end_stream(stream.id)
         elif stream.then:
@@ -207,8 +218,7 @@ class H2Peer:
         elif isinstance(event, h2.events.DataReceived):
             assert not stream.over, "data behind the end"
             stream.body += event.data
-            if self.credits:
-                self._credit(event)
+            self._owed.append((event.flow_controlled_length or 0, number))
         elif isinstance(event, h2.events.StreamEnded):
             assert not stream.over, "two ends"
             stream.ended = True
@@ -217,9 +227,11 @@ class H2Peer:
             stream.reset = int(event.error_code)
             stream.sending, stream.then = [], None
 
-    def _credit(self, event: h2.events.DataReceived) -> None:
-        with suppress(h2.exceptions.StreamClosedError):
-            self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+    def _pay(self) -> None:
+        owed, self._owed = self._owed, []
+        for octets, number in owed:
+            with suppress(h2.exceptions.StreamClosedError):
+                self.h2.acknowledge_received_data(octets, number)
 
     def _without_goodbyes(self, octets: bytes) -> bytes:
         """Take GOAWAY with NO_ERROR out of what comes: hyper-h2 treats each as the very end."""
@@ -253,13 +265,13 @@ class MemorySwitch:
         greet = self.instances.get(port)
         if greet is None:
             raise ConnectionRefusedError
-        peer = H2Peer(wire, client=False)
+        peer = H2Peer(wire, client=False, plain=True)
         self.backends.append((port, peer))
         greet(peer)
 
-    def connect(self) -> H2Peer:
-        """Be a client."""
-        peer = H2Peer(self.loop.connect(), client=True)
+    def connect(self, *, plain: bool = False, joins: bool = False) -> H2Peer:
+        """Be a client; see `H2Peer` for the manners that it may have."""
+        peer = H2Peer(self.loop.connect(), client=True, plain=plain, joins=joins)
         self.clients.append(peer)
         peer.start()
         return peer

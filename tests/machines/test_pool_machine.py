@@ -103,7 +103,7 @@ class PoolMachine(RuleBasedStateMachine):
             (peer, stream)
             for peer in self._open()
             for stream in peer.streams.values()
-            if stream.reset is None and not stream.answered and stream.id not in peer.dropped
+            if stream.reset is None and not stream.answered and stream.id <= peer.last
         ]
 
     @rule(count=st.integers(1, 12))
