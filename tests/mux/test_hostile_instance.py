@@ -18,6 +18,11 @@ FLOODS = {
     "answers to pings of resets that nobody made": frames.ping(b"reset-ok", ack=True),
     "data of one octet": frames.frame(frames.DATA, 0, 1, b"\0"),
     "unknown frames": frames.frame(0x20, 0, 0),
+    "goodbyes that never go": frames.goaway(1, 0, bytes(100)),
+    "windows that flap": frames.settings({4: 0}) + frames.settings({4: 65_535}),
+    "tables that flap": frames.settings({1: 0}) + frames.settings({1: 4096}),
+    "priorities": frames.frame(frames.PRIORITY, 0, 1, bytes(4) + b"\1"),
+    "window of an octet": frames.window_update(0, 1),
 }
 
 
