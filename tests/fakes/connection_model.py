@@ -116,7 +116,10 @@ class StreamStates:
         if kind == HEADERS:
             self._headed.add(stream_id)
         state = self.state(stream_id)
-        if kind == RST_STREAM and state in (State.OPEN, State.ENDED):
+        known = (State.OPEN, State.ENDED)
+        if self._client:  # C-core ends a call twice, with its reset in between
+            known += (State.RESET, State.CLOSED)
+        if kind == RST_STREAM and state in known:
             self._states[stream_id] = State.PEER_RESET
         elif state is State.RESET and (end or kind == RST_STREAM):
             self._states[stream_id] = State.CLOSED  # nothing more can be under way
