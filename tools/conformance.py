@@ -59,11 +59,15 @@ _ROUTE = "port-{}"
 
 # After a connection broke the switch connects again by itself, at once. h2specd would take that
 # for another try at its case, in which no call comes; so this worker waits until it is asked.
+# And h2specd's answers have no content type: a call with such a one is cancelled with a reset and
+# a PING, before the frames that its cases are about; so this worker takes them for gRPC's.
 _WORKER = """
 from tei_manager.mux.connector import Connector
 from tei_manager.mux.worker import run_standalone
 from tei_manager.routes import RouteTable
+from tei_manager.wire.answers import ResponseHead
 Connector.set_aside = lambda self, failure: None
+ResponseHead.is_grpc = property(lambda head: head.status == 200)
 run_standalone(("{host}", 0), RouteTable.from_json({table!r}), {options!r}, None)
 """
 
