@@ -116,7 +116,7 @@ class StreamStates:
         if kind == HEADERS:
             self._headed.add(stream_id)
         state = self.state(stream_id)
-        known = (State.OPEN, State.ENDED)
+        known: tuple[State, ...] = (State.OPEN, State.ENDED)
         if self._client:  # C-core ends a call twice, with its reset in between
             known += (State.RESET, State.CLOSED)
         if kind == RST_STREAM and state in known:
