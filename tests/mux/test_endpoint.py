@@ -65,7 +65,7 @@ async def test_a_turn_of_the_loop_reads_one_buffer_of_each_client() -> None:
         + frames.frame(frames.DATA, 0, number, part)
         for number in range(1, 129, 2)
     )
-    async with multiplexer() as mux:
+    async with multiplexer() as mux, connect(mux.port):
         with socket.create_connection(("127.0.0.1", mux.port)) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * len(sent))
             sock.setblocking(False)

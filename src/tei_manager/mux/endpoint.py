@@ -3,7 +3,8 @@
 All connections of a process read into one buffer: the loop fills it, calls `buffer_updated`, and
 what it holds is parsed or copied before the next read. So an idle connection holds no buffer. And
 64 KiB is the most that one peer can make us parse in a turn of the loop: after a read that fills
-the buffer reading pauses until the next one. (libuv reads up to 32 times otherwise.)
+the buffer reading pauses until the next one. (libuv reads up to 32 times otherwise. It may while
+one client is connected: then there is nobody who would wait.)
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ class Endpoint(asyncio.BufferedProtocol):
             logger.exception("a bug in the switch ended a connection: %r", connection)
             connection.fail(ErrorCode.INTERNAL_ERROR, "internal error")
         switch.flush_soon()
-        if connection.backlog or nbytes == READ_BUFFER:
+        alone = switch.counters.client_connections <= 1
+        if connection.backlog or (nbytes == READ_BUFFER and not alone):
             self._pause()
             switch.loop.call_soon(self._go_on)
 

@@ -11,8 +11,9 @@ from tei_manager.grpc.methods import Kind, Shape
 from tei_manager.grpc.status import Code, StatusError
 from tei_manager.mux.call import Call
 from tei_manager.wire.answers import ResponseHead
-from tei_manager.wire.envelope import RequestReader, Start, split_canonical, split_run
+from tei_manager.wire.envelope import RequestReader, Start, split_canonical
 from tei_manager.wire.hpack import STATUS_200
+from tei_manager.wire.requests import split_run
 
 
 class Relay(Call):

@@ -143,31 +143,6 @@ def split_canonical(
     return (data[7:stop], _PREFIX.pack(0, length) + data[start:]) if wrapped else (b"", data)
 
 
-def split_run(
-    data: bytes, direction_field: int, target: bytes | None, *, wrapped: bool = True
-) -> tuple[int, bytes] | None:
-    """Return how many messages a chunk has and their requests, if all are whole and canonical.
-
-    Args:
-        data: A chunk of the stream, at a message boundary.
-        direction_field: As in `split_canonical`.
-        target: What every message has for a target; None for `split_canonical`'s ``b""``.
-        wrapped: As in `split_canonical`.
-    """
-    requests: list[bytes] = []
-    pos, size, wanted = 0, len(data), target or b""
-    while pos < size:
-        if pos + messages.PREFIX_SIZE > size:
-            return None
-        end = pos + messages.PREFIX_SIZE + _PREFIX.unpack_from(data, pos)[1]
-        whole = split_canonical(data[pos:end], direction_field, wrapped=wrapped)
-        if whole is None or whole[0] != wanted:
-            return None
-        requests.append(whole[1])
-        pos = end
-    return (len(requests), b"".join(requests)) if requests else None
-
-
 class RequestReader:
     """Cuts the request messages of one call, whatever their form and wherever chunks end.
 

@@ -37,6 +37,17 @@ def frame(message: bytes) -> bytes:
     return _PREFIX.pack(0, len(message)) + message
 
 
+def prefix(size: int) -> bytes:
+    """Return the prefix of an uncompressed message of ``size`` octets."""
+    return _PREFIX.pack(0, size)
+
+
+def whole_size(data: bytes, pos: int) -> int:
+    """Return how long the message at ``pos`` is with its prefix, which must be whole."""
+    size: int = PREFIX_SIZE + _length(data, pos + 1)[0]
+    return size
+
+
 def read_prefix(prefix: bytes, encoding: bytes, max_message_bytes: int) -> tuple[bool, int]:
     """Judge a prefix of five octets and return (compressed, length of what follows).
 
@@ -140,17 +151,21 @@ class MessageCounter:
         if not self._left and most > 0 and size >= PREFIX_SIZE and _length(data, 1)[0] == size - 5:
             self.count += 1  # nearly every chunk is one whole message
             return size
+        if not self._left and size > 3 * PREFIX_SIZE and 0 < (count := _alike(data, size)) <= most:
+            self.count += count
+            return size
         pos = self._end_of_prefix(data) if self._left < 0 else self._left
-        while pos < size and most > 0:
-            most -= 1
-            self.count += 1
-            if pos + PREFIX_SIZE > size:
-                self._prefix = bytes(data[pos:])
-                self._left = -1
-                return size
-            pos += PREFIX_SIZE + _length(data, pos + 1)[0]
-        if self._left >= 0:
+        count, last = 0, size - PREFIX_SIZE  # where the last whole prefix can be
+        while pos <= last and count < most:
+            pos += 5 + _length(data, pos + 1)[0]
+            count += 1
+        if last < pos < size and count < most:
+            count += 1
+            self._prefix = bytes(data[pos:])
+            self._left, pos = -1, size
+        elif self._left >= 0:
             self._left = max(0, pos - size)
+        self.count += count
         return min(pos, size)
 
     def _end_of_prefix(self, data: bytes | bytearray) -> int:
@@ -162,6 +177,21 @@ class MessageCounter:
         length: int = _length(self._prefix, 1)[0]
         self._left, self._prefix = 0, b""
         return missing + length
+
+
+def _alike(data: bytes | bytearray, size: int) -> int:
+    """Return how many messages the octets are if all are whole and say one length, else 0."""
+    step = PREFIX_SIZE + _length(data, 1)[0]
+    count, rest = divmod(size, step)
+    if (
+        not rest
+        and data[1::step] == data[1:2] * count
+        and data[2::step] == data[2:3] * count
+        and data[3::step] == data[3:4] * count
+        and data[4::step] == data[4:5] * count
+    ):
+        return int(count)
+    return 0
 
 
 class MessageReader:

@@ -7,13 +7,17 @@ at windows, one frame out. What is not exactly a run goes frame by frame to the 
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import TYPE_CHECKING
 
-from tei_manager.wire.frames import DATA, DEFAULT_MAX_FRAME, END_STREAM, unpack_header
+from tei_manager.wire.frames import DATA, DEFAULT_MAX_FRAME, pack_u32
 from tei_manager.wire.messages import PREFIX_SIZE
 
 if TYPE_CHECKING:
     from tei_manager.wire.connection import Connection
+
+_unpack_header = Struct(">I5s").unpack_from
+"""A frame header as its length and type in one number, and its flags and stream in five octets."""
 
 
 def data_run(
@@ -32,38 +36,57 @@ def data_run(
     Returns:
         Where the run ends, and how many frames it has; (0, 0) if there is none.
     """
-    pieces: list[bytes] = []
-    flags, total, end = 0, stop - start, stop
-    while end + 9 <= limit and not flags:
-        word, flags, number = unpack_header(data, end)
-        size: int = word >> 8
-        total += size
+    bound = min(limit, start + DEFAULT_MAX_FRAME)  # of payload with headers: less than a frame
+    if stop + 9 > bound or stop - start < PREFIX_SIZE:
+        return 0, 0
+    pieces, end = _alike(data, start, stop, bound)
+    number, last = pack_u32(stream_id), False
+    goes_on, ends = b"\0" + number, b"\1" + number
+    while end + 9 <= bound and not last:
+        word, where = _unpack_header(data, end)
+        after: int = end + 9 + (word >> 8)
         if (
-            number != stream_id
+            (where != goes_on and where != ends)
             or word & 0xFF != DATA
-            or flags > END_STREAM
-            or size < PREFIX_SIZE  # less than any message: it pays for itself
-            or total > DEFAULT_MAX_FRAME
-            or end + 9 + size > limit
+            or word >> 8 < PREFIX_SIZE  # less than any message: it pays for itself
+            or after > bound
         ):
-            total, flags = total - size, 0
             break
-        pieces.append(data[end + 9 : end + 9 + size])
-        end += 9 + size
-    stream = connection.streams.get(stream_id) if pieces else None
+        last = where == ends
+        pieces.append(data[end + 9 : after])
+        end = after
+    if len(pieces) == 1:
+        return 0, 0
+    joined, stream = b"".join(pieces), connection.streams.get(stream_id)
+    total = len(joined)
     if (
         stream is None
         or stream.remote_closed
         or not stream.got_head
         or stream.expected >= 0
         or total > stream.recv_window
-        or stop - start < PREFIX_SIZE
     ):
         return 0, 0
     connection.take_data(total)
     stream.recv_window -= total
-    stream.remote_closed = last = flags == END_STREAM
-    stream.owner.on_data(data[start:stop] + b"".join(pieces), last)
+    stream.remote_closed = last
+    stream.owner.on_data(joined, last)
     if last and stream.local_closed:
         connection.forget(stream)
-    return end, len(pieces) + 1
+    return end, len(pieces)
+
+
+def _alike(data: bytes, start: int, stop: int, bound: int) -> tuple[list[bytes], int]:
+    """Return payloads of frames that have the first one's very header, and where they end.
+
+    Answers of a stream are often equally long, so their headers stand at even distances, and can
+    be gathered there and compared with the first at once.
+    """
+    header, step = data[start - 9 : start], stop - start + 9
+    count = (bound - start + 9) // step
+    if count > 1 and data.startswith(header, stop):
+        end = start + count * step - 9
+        heads = b"".join([data[at : at + 9] for at in range(stop, end, step)])
+        if heads == header * (count - 1):
+            return [data[at : at + step - 9] for at in range(start, end, step)], end
+    return [data[start:stop]], stop
