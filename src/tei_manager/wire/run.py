@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 _unpack_header = Struct(">I5s").unpack_from
 """A frame header as its length and type in one number, and its flags and stream in five octets."""
 
+ALIKE = 8
+"""Frames that are compared at once. If they differ, looking at them was for nothing, and a peer can
+make us do it for every second frame."""
+
 
 def data_run(
     connection: Connection, stream_id: int, data: bytes, start: int, stop: int, limit: int
@@ -36,8 +40,18 @@ def data_run(
     Returns:
         Where the run ends, and how many frames it has; (0, 0) if there is none.
     """
-    bound = min(limit, start + DEFAULT_MAX_FRAME)  # of payload with headers: less than a frame
-    if stop + 9 > bound or stop - start < PREFIX_SIZE:
+    stream = connection.streams.get(stream_id)
+    if (
+        stream is None
+        or stream.remote_closed
+        or not stream.got_head
+        or stream.expected >= 0
+        or stop - start < PREFIX_SIZE
+    ):
+        return 0, 0  # before anything behind it is looked at, or each frame would look at all
+    # Of payloads with their headers, so payloads alone are less than a frame and than the window.
+    bound = min(limit, start + DEFAULT_MAX_FRAME, start + stream.recv_window)
+    if stop + 9 > bound:
         return 0, 0
     pieces, end = _alike(data, start, stop, bound)
     number, last = pack_u32(stream_id), False
@@ -57,16 +71,8 @@ def data_run(
         end = after
     if len(pieces) == 1:
         return 0, 0
-    joined, stream = b"".join(pieces), connection.streams.get(stream_id)
+    joined = b"".join(pieces)
     total = len(joined)
-    if (
-        stream is None
-        or stream.remote_closed
-        or not stream.got_head
-        or stream.expected >= 0
-        or total > stream.recv_window
-    ):
-        return 0, 0
     connection.take_data(total)
     stream.recv_window -= total
     stream.remote_closed = last
@@ -79,14 +85,13 @@ def data_run(
 def _alike(data: bytes, start: int, stop: int, bound: int) -> tuple[list[bytes], int]:
     """Return payloads of frames that have the first one's very header, and where they end.
 
-    Answers of a stream are often equally long, so their headers stand at even distances, and can
-    be gathered there and compared with the first at once.
+    Answers of a stream are often equally long, so their headers stand at even distances, and some
+    can be gathered there and compared with the first at once.
     """
-    header, step = data[start - 9 : start], stop - start + 9
-    count = (bound - start + 9) // step
-    if count > 1 and data.startswith(header, stop):
-        end = start + count * step - 9
-        heads = b"".join([data[at : at + 9] for at in range(stop, end, step)])
-        if heads == header * (count - 1):
-            return [data[at : at + step - 9] for at in range(start, end, step)], end
-    return [data[start:stop]], stop
+    header, step, end = data[start - 9 : start], stop - start + 9, stop
+    heads, stride = header * ALIKE, step * ALIKE
+    while end + stride <= bound and heads == b"".join(
+        [data[at : at + 9] for at in range(end, end + stride, step)]
+    ):
+        end += stride
+    return [data[at : at + step - 9] for at in range(start, end, step)], end
