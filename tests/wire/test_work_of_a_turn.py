@@ -6,6 +6,7 @@ the smallest messages is the measure.
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,10 @@ import pytest
 from wire_pair import Side, data, greeted, request
 
 from benchmarks.opcodes import _counting
+from tei_manager.grpc.methods import Shape
+from tei_manager.grpc.status import Code, StatusError
+from tei_manager.wire.envelope import RequestReader
+from tei_manager.wire.fields import MAX_FIELDS
 
 READ = 16 << 10
 SMALL = data(1, b"\0\0\0\0\0")
@@ -24,11 +29,11 @@ MOST = 500_000
 
 
 @contextmanager
-def bounded() -> Iterator[None]:
-    """Hold the body against `MOST`."""
+def bounded(most: int = MOST) -> Iterator[None]:
+    """Hold the body against a number of bytecodes."""
     with _counting() as found:
         yield
-    assert found.total() < MOST
+    assert found.total() < most
 
 
 def opened(*fields: tuple[bytes, bytes], credit: bool = True) -> Side:
@@ -58,3 +63,68 @@ SERVERS = {
 def test_small_frames_cost_the_same_whatever_their_stream_is(server: Side) -> None:
     with bounded():
         server.feed(FLOOD)
+
+
+def packed(*pieces: bytes) -> bytes:
+    """A compressed message of these pieces, with its prefix."""
+    octets = gzip.compress(b"".join(pieces))
+    return b"\x01" + len(octets).to_bytes(4, "big") + octets
+
+
+def varint(value: int) -> bytes:
+    """A number as protobuf writes it."""
+    low, rest = value & 0x7F, value >> 7
+    return bytes((low | 0x80,)) + varint(rest) if rest else bytes((low,))
+
+
+TARGET = b"\x0a\x03\x0a\x01a"
+TINY = b"\x18\x01" * (1 << 19)
+LENGTH = varint(len(TINY))
+
+BOMBS = {
+    "in the envelope": (TARGET, TINY, b"\x12\x00"),
+    "in the request": (TARGET, b"\x12" + LENGTH, TINY),
+    "in the target": (b"\x0a" + LENGTH, TINY, b"\x12\x00"),
+    "as targets": (TARGET * 200_000, b"\x12\x00"),
+    "as requests": (TARGET, b"\x12\x02\x18\x01" * 200_000),
+}
+
+
+@pytest.mark.parametrize("pieces", BOMBS.values(), ids=BOMBS)
+def test_a_compressed_message_of_tiny_fields_is_refused_before_they_are_looked_at(
+    pieces: tuple[bytes, ...],
+) -> None:
+    reader = RequestReader("Embed", Shape.WRAPPED, 4, 64 << 20, encoding=b"gzip")
+    with bounded(), pytest.raises(StatusError) as refused:
+        list(reader.feed(packed(*pieces)))
+    assert refused.value.code in (Code.RESOURCE_EXHAUSTED, Code.INVALID_ARGUMENT)
+
+
+def test_a_native_message_of_tiny_fields_is_refused_too() -> None:
+    reader = RequestReader("Embed", Shape.PLAIN, 4, 64 << 20, encoding=b"gzip")
+    with bounded(), pytest.raises(StatusError, match="more than"):
+        list(reader.feed(packed(TINY)))
+
+
+def test_a_target_of_tiny_fields_that_comes_first_is_refused_before_it_is_read() -> None:
+    whole = b"\x0a" + LENGTH + TINY + b"\x12\x00"
+    reader = RequestReader("Embed", Shape.WRAPPED, 4, 64 << 20)
+    with bounded(200 * MAX_FIELDS), pytest.raises(StatusError, match="more than 32768 fields"):
+        list(reader.feed(b"\0" + len(whole).to_bytes(4, "big") + whole))
+
+
+def test_a_large_message_that_is_held_whole_is_not_walked_in_one_turn() -> None:
+    whole = b"\x12\x00" + TINY + TARGET
+    reader = RequestReader("Embed", Shape.WRAPPED, 4, 64 << 20)
+    with bounded(200 * MAX_FIELDS), pytest.raises(StatusError, match="more than 32768 fields"):
+        list(reader.feed(b"\0" + len(whole).to_bytes(4, "big") + whole))
+
+
+@pytest.mark.parametrize("texts", [128, 20_000])
+def test_a_compressed_batch_of_texts_passes(texts: int) -> None:
+    """Equal ones up to four of TEI's default batches; as many as one likes that differ."""
+    few = [b"the same text"] * texts if texts == 128 else map(b"%d".__mod__, range(texts))
+    request = b"".join(b"\x12" + bytes((len(text),)) + text for text in few)
+    reader = RequestReader("Rerank", Shape.WRAPPED, 6, 64 << 20, encoding=b"gzip")
+    out = list(reader.feed(packed(TARGET, b"\x12", varint(len(request)), request)))
+    assert out[1] == b"\0" + len(request).to_bytes(4, "big") + request

@@ -38,9 +38,12 @@ from tei_manager.grpc.status import Code, StatusError
 from tei_manager.wire import messages
 from tei_manager.wire.fields import (
     LENGTH,
+    MAX_FIELDS,
     CutShort,
     MalformedMessage,
     VarintScan,
+    has_more_fields,
+    most_fields,
     read_fields,
     read_head,
 )
@@ -284,7 +287,9 @@ class RequestReader:
                     raise messages.too_long(stop, self._held_limit)
                 number, kind, length, begin = read_head(held, stop)
                 if (number, kind) == (REQUEST, LENGTH) and begin + length == self._size:
-                    return bytes(held[start:stop]), begin
+                    target = bytes(held[start:stop])
+                    self._limit_fields(target, MAX_FIELDS)
+                    return target, begin
         except CutShort:
             if self._left:
                 return None
@@ -297,7 +302,8 @@ class RequestReader:
         self._held.clear()
         self._state = _State.CUT
         self._lead = _PREFIX.pack(0, self._size - begin)
-        self._scan = self._new_scan()
+        if self._direction_field:
+            self._scan = VarintScan(self._direction_field, DIRECTIONS)
         yield Start(target)
         yield from self._pass(first)
 
@@ -313,42 +319,47 @@ class RequestReader:
 
     def _split(self, message: bytes) -> Iterator[Start | bytes]:
         """Forward a message that is here as a whole, in whatever form."""
+        most = most_fields(len(message))
         if self._compressed:
-            limit = min(self._max, self._held_limit)
-            message = messages.inflate(message, self._encoding, limit)
-        targets, requests = ([], [message]) if self._shape is Shape.PLAIN else _parts(message)
+            message = messages.inflate(message, self._encoding, min(self._max, self._held_limit))
+        if not (plain := self._shape is Shape.PLAIN):
+            self._limit_fields(message, most)
+        targets, requests = ([], [message]) if plain else _parts(message)
+        self._limit_fields(b"".join(targets), most)
         yield Start(b"".join(targets) if targets else None)
         if self._shape is Shape.TARGET_ONLY:
             yield EMPTY
         elif not requests:
             raise self._refuse(f"field {REQUEST}, the request, is missing")
         else:
-            self._check_whole(requests)
-            yield messages.frame(b"".join(requests))
-
-    def _new_scan(self) -> VarintScan | None:
-        """Return what a request's fields are walked with, None where there is nothing to find."""
-        number = self._direction_field
-        return VarintScan(number, DIRECTIONS) if number else None
+            request = b"".join(requests)
+            if self._direction_field:
+                self._limit_fields(request, most)
+                self._check_whole(requests)
+            yield messages.frame(request)
 
     def _check(self, scan: VarintScan, piece: bytes) -> None:
         """Walk a piece of a request and refuse a direction that TEI does not know."""
         bad = scan.feed(piece)
         if bad is not None:
-            raise self._refuse(
-                f"truncation_direction {bad} does not exist; use 0 (right) or 1 (left)"
-            )
+            what = f"truncation_direction {bad} does not exist; use 0 (right) or 1 (left)"
+            raise self._refuse(what)
 
     def _refuse(self, what: str) -> StatusError:
         return StatusError(Code.INVALID_ARGUMENT, f"{self._rpc}: {what}")
 
+    def _limit_fields(self, data: bytes, most: int) -> None:
+        """Refuse a message with too many fields, before anything is done with each of them."""
+        if has_more_fields(data, most):
+            text = f"{self._rpc}: message with more than {most} fields; send it in parts"
+            raise StatusError(Code.RESOURCE_EXHAUSTED, text)
+
     def _check_whole(self, requests: list[bytes]) -> None:
         """Walk each occurrence by itself: two broken ones can make a sound one when merged."""
         for request in requests:
-            scan = self._new_scan()
-            if scan is not None:
-                self._check(scan, request)
-                scan.finish()
+            scan = VarintScan(self._direction_field, DIRECTIONS)
+            self._check(scan, request)
+            scan.finish()
 
 
 def _parts(message: bytes) -> tuple[list[bytes], list[bytes]]:
