@@ -57,6 +57,31 @@ def test_writer_goes_on_at_the_beginning_after_a_cut(tmp_path: Path) -> None:
     assert list(log.path.parent.iterdir()) == []
 
 
+def test_files_and_their_folder_are_for_us_alone_whatever_the_umask(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "folder" / "log")
+    before = os.umask(0)
+    try:
+        os.write(writer := log.open(), b"old\n")
+        os.close(writer)
+        log.keep_within(limit=3)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in log.path.parent.iterdir()}
+    assert modes == {"log": 0o600, "log.1": 0o600}
+    assert log.path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_file_of_others_becomes_ours_alone(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "log")
+    for path in (log.path, log.path.with_name("log.1")):
+        path.write_text("old\n")
+        path.chmod(0o644)
+    os.close(log.open())
+    log.keep_within(limit=3)
+    assert log.path.stat().st_mode & 0o777 == 0o600
+    assert log.path.with_name("log.1").stat().st_mode & 0o777 == 0o600
+
+
 def test_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     log = LogFile(tmp_path / "log")
     log.path.symlink_to(tmp_path / "elsewhere")

@@ -23,6 +23,7 @@ from tei_manager.api.app import create_app
 from tei_manager.api.connection import Connection
 from tei_manager.api.token import TokenFile
 from tei_manager.errors import InvalidSettings, LaunchFailed
+from tei_manager.manager.confinement import confine
 from tei_manager.manager.manager import Manager
 from tei_manager.settings import Settings, is_loopback
 from tei_manager.tls import Certificates, CurrentContext, Tls
@@ -76,7 +77,7 @@ class _Stopping(asyncio.Event):
 
 
 async def serve(settings: Settings, reread: Callable[[], Settings] | None = None) -> None:
-    """Run the control plane until a signal ends it.
+    """Run the control plane until a signal ends it; what `confine` takes is gone for good.
 
     Args:
         settings: To begin with.
@@ -85,6 +86,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
     Raises:
         TeiManagerError: It could not be started; nothing is left running.
     """
+    confine()
     certificates = _look_at_access(settings)
     manager = Manager(settings)
     stopping, asked = _Stopping(), asyncio.Event()

@@ -46,8 +46,7 @@ class LogFile:
     def open(self) -> int:
         """Return a descriptor that appends; a symbolic link in the file's place is refused."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(self.path, flags, 0o600)
+        return _open_ours(self.path, os.O_APPEND)
 
     def size(self) -> int:
         """Return the present size in bytes, 0 if there is no file."""
@@ -59,7 +58,9 @@ class LogFile:
     def keep_within(self, limit: int = MAX_BYTES) -> None:
         """Put a file over ``limit`` bytes aside and begin anew; lines of that moment are lost."""
         if self.size() > limit:
-            shutil.copyfile(self.path, self._older)
+            older = os.fdopen(_open_ours(self._older, os.O_TRUNC), "wb")
+            with older, self._reader() as present:
+                shutil.copyfileobj(present, older)
             os.truncate(self.path, 0)
 
     @property
@@ -150,6 +151,14 @@ class LogFile:
         """Open the file; a symbolic link in its place is refused."""
         descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         return os.fdopen(descriptor, "rb")
+
+
+def _open_ours(path: Path, how: int) -> int:
+    """Open a file for writing that nobody else may read; a symbolic link is refused."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags | how, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor
 
 
 def _split(text: bytes) -> list[str]:

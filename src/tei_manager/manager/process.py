@@ -81,6 +81,8 @@ class GroupProcess:
     ) -> GroupProcess:
         """Start a program with its output in a log file.
 
+        The files that it makes are its user's alone, and of ours it has ``pass_fds`` only.
+
         Raises:
             LaunchFailed: The program or its log file cannot be opened.
         """
@@ -95,6 +97,7 @@ class GroupProcess:
                     env=env,
                     start_new_session=True,
                     pass_fds=pass_fds,
+                    umask=0o077,
                 )
             finally:
                 os.close(output)
