@@ -100,7 +100,7 @@ def operations_table() -> str:
     return "\n".join(rows) + "\n"
 
 
-COMMON = {"400", "401", "403", "408", "413", "415", "421", "422", "431", "500", "503"}
+COMMON = {"400", "401", "403", "408", "413", "415", "421", "422", "429", "431", "500", "503"}
 """Statuses of errors that every operation may answer with."""
 
 

@@ -13,6 +13,7 @@ from tei_manager.api.audit import Audit
 from tei_manager.api.bodies import Bodies
 from tei_manager.api.guard import Guard
 from tei_manager.api.parameters import TOKEN
+from tei_manager.api.rate import Rate
 from tei_manager.api.token import Authorization, TokenFile
 from tei_manager.manager.manager import Manager
 from tei_manager.settings.sections import ApiSettings
@@ -77,6 +78,8 @@ def _protect(app: FastAPI, api: ApiSettings) -> None:
     """
     if api.token_file is not None:
         app.add_middleware(Authorization, file=TokenFile(api.token_file))
+    if api.requests_per_second:
+        app.add_middleware(Rate, per_second=api.requests_per_second)
     if api.cors_origins:
         app.add_middleware(
             CORSMiddleware,

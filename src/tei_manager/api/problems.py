@@ -61,6 +61,11 @@ _WHEN: dict[int, tuple[str, str, str]] = {
         "The Host header names another server; set [api] allowed_hosts if it is ours",
     ),
     422: ("Something in it cannot be.", "VALIDATION_ERROR", "unknown field 'nmae'"),
+    429: (
+        "Too many requests; `Retry-After` says when to try again.",
+        "TOO_MANY_REQUESTS",
+        "More than 20 requests a second; try again in 1 s",
+    ),
     431: (
         "Too many headers.",
         "HEADERS_TOO_LARGE",
@@ -93,7 +98,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     Args:
         statuses: Those besides what every operation has.
     """
-    common = {400, 401, 403, 408, 413, 415, 421, 422, 431, 500, 503}
+    common = {400, 401, 403, 408, 413, 415, 421, 422, 429, 431, 500, 503}
     return {status: _described(status) for status in sorted(common | set(statuses))}
 
 

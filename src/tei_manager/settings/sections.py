@@ -70,6 +70,11 @@ class ApiSettings(Frozen):
         "long. Each of them is good for every request but GET /health and the documentation. It "
         "is read anew when it changes.",
     )
+    requests_per_second: Annotated[float, Field(strict=True, ge=0, le=1e6)] = Field(
+        default=20,
+        description="Of one client address, and five seconds' worth at once; 0 is no limit. "
+        "This machine's own programs are not limited.",
+    )
     allowed_hosts: tuple[Host, ...] = Field(
         default=(),
         description="Names besides host and localhost by which clients may call the API.",
