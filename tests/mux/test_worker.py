@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import grpc
 import grpc.aio
@@ -33,11 +33,16 @@ from multiplexer import (
 )
 
 from tei_manager import __version__, control
+from tei_manager.mux import managers
 from tei_manager.mux import worker as worker_module
 from tei_manager.routes import Route, RouteState
 from tei_manager.telemetry.counters import BUCKETS
 
 pytestmark = pytest.mark.asyncio
+
+
+UNREAD_TABLES = 3000
+"""Answers to so many, one packet each, are several times what a Unix socket holds."""
 
 
 class Manager:
@@ -72,12 +77,21 @@ class Manager:
         self.say_table(*routes, version=version)
         assert (await self.hear("applied"))["version"] == version
 
+    def stop_reading(self) -> None:
+        self._writer.transport.pause_reading()  # type: ignore[attr-defined]  # it reads and writes
+
+    async def all_said(self) -> None:
+        """Wait until the worker has read all but what the socket holds."""
+        await until(lambda: self._writer.transport.get_write_buffer_size() == 0, 20)
+
     def leave(self) -> None:
         self._writer.close()
 
 
 @asynccontextmanager
-async def worker_process(folder: Path) -> AsyncIterator[tuple[subprocess.Popen[bytes], int]]:
+async def worker_process(
+    folder: Path, errors: int | IO[bytes] = subprocess.DEVNULL
+) -> AsyncIterator[tuple[subprocess.Popen[bytes], int]]:
     """A worker as a manager starts it; yields the process and the port of its clients.
 
     Not uvloop's own way to start a process: with ``pass_fds`` it runs Python between fork and exec,
@@ -90,7 +104,7 @@ async def worker_process(folder: Path) -> AsyncIterator[tuple[subprocess.Popen[b
             (sys.executable, "-m", "tei_manager.mux.worker", "--listen-fd", str(fd), *control),
             pass_fds=(fd,),
             env={**os.environ, "PYTHONPATH": str(Path(worker_module.__file__).parents[2])},
-            stderr=subprocess.DEVNULL,
+            stderr=errors,
         )
         port = listening.getsockname()[1]
         try:
@@ -208,6 +222,28 @@ async def test_draining_loses_no_call_under_way(tmp_path: Path, how: str) -> Non
         assert await asyncio.to_thread(process.wait, 5) == 0
 
 
+@pytest.mark.parametrize("reads", [True, False], ids=["reads", "does-not-read"])
+async def test_a_worker_that_ends_beside_its_manager_has_nothing_to_complain_of(
+    tmp_path: Path, reads: bool
+) -> None:
+    with (tmp_path / "errors").open("wb") as errors:
+        async with (
+            worker_process(tmp_path, errors) as (process, _),
+            manager_of(tmp_path) as manager,
+        ):
+            await manager.apply(version=1)
+            if not reads:  # more answers than sockets hold, so that the last report cannot go out
+                manager.stop_reading()
+                for version in range(2, UNREAD_TABLES):
+                    manager.say_table(version=version)
+                await manager.all_said()
+            process.terminate()
+            if reads:
+                await manager.hear("draining")
+            assert await asyncio.to_thread(process.wait, 10) == 0
+    assert (tmp_path / "errors").read_text() == ""
+
+
 async def test_a_second_signal_does_not_wait_for_calls() -> None:
     async with (
         fake_tei() as tei,
@@ -310,9 +346,9 @@ async def test_a_worker_without_a_manager_drains_in_the_end(
             await mux.worker.listen_for_managers(tmp_path / "w", [listening], {})
             async with manager_of(tmp_path) as manager:
                 await manager.hear("hello")
-                assert mux.worker._orphan_timer is not None
-                assert mux.worker._orphan_timer.cancelled()
-                monkeypatch.setattr(worker_module, "ORPHAN_SECONDS", 0.2)
+                assert mux.worker.managers.orphan_timer is not None
+                assert mux.worker.managers.orphan_timer.cancelled()
+                monkeypatch.setattr(managers, "ORPHAN_SECONDS", 0.2)
         async with asyncio.timeout(5):
             await mux.worker._draining.wait()
         assert not (tmp_path / "w").exists()

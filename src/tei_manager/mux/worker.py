@@ -4,8 +4,8 @@ A worker has a control socket on which the manager sends whole route tables and 
 in force and what was counted; the words are in the module `control`. Without a manager
 (`run_standalone`) the table never changes and the metrics are served here.
 
-A worker outlives its manager: while nobody is connected to the control socket it goes on with the
-table that it has, and drains after `ORPHAN_SECONDS`. A manager that comes back gets the listening
+A worker outlives its manager: while nobody is connected to the control socket (`managers`) it goes
+on with the table that it has, and drains in the end. A manager that comes back gets the listening
 socket with the hello. A worker that drains cannot be taken over: its control socket goes first.
 """
 
@@ -28,11 +28,11 @@ from typing import Any, NoReturn
 
 import uvloop
 
-from tei_manager import __version__, control
 from tei_manager.errors import CertificateRefused, LaunchFailed
 from tei_manager.mux.acceptor import BACKLOG, Acceptor
 from tei_manager.mux.handshake import PROTOCOL
 from tei_manager.mux.listener import Client
+from tei_manager.mux.managers import Managers
 from tei_manager.mux.switch import Options, Switch
 from tei_manager.routes import RouteTable
 from tei_manager.telemetry import logs
@@ -44,16 +44,6 @@ logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 30.0
 """How long calls under way may take when a worker drains: the default of stop_timeout_secs."""
-
-ORPHAN_SECONDS = 600.0
-"""After so long without a manager a worker drains (design.md 3)."""
-
-GOODBYE_SECONDS = 1.0
-"""How long the last report may take to be written; a manager reads it at once."""
-
-MAX_LINE = 16 << 20
-"""Octets of one control line: a table of 10,000 routes has two million."""
-
 
 LARGEST_PIECE = 2 << 20
 """Octets; a worker may keep twice that in free memory. Large requests cost 16 % less for it."""
@@ -74,10 +64,8 @@ class Worker:
         self.switch = Switch(self._loop, options, self.counters)
         self._draining = asyncio.Event()
         self._has_table = asyncio.Event()
-        self._orphan_timer: asyncio.TimerHandle | None = None
-        self._managers: set[asyncio.StreamWriter] = set()
-        self._control: tuple[Path, asyncio.Server] | None = None
-        self.switch.backends.on_emptied = self._tell_under_way
+        self.managers = Managers(self)
+        self.switch.backends.on_emptied = self.managers.tell_under_way
 
     def apply(self, table: RouteTable) -> None:
         """Route by ``table`` from the next call on."""
@@ -92,9 +80,7 @@ class Worker:
             return
         self._draining.set()
         self._has_table.set()
-        self._hide()
-        for writer in self._managers:
-            writer.write(control.line("draining"))
+        self.managers.hide()
 
     async def serve(self, *listening: socket.socket) -> None:
         """Serve until `drain` is called and the calls under way are over.
@@ -114,7 +100,7 @@ class Worker:
             await self._draining.wait()
         await acceptor.close()
         await self._finish_calls()
-        await self._say_goodbye()
+        await self.managers.say_goodbye()
         self.switch.close()
 
     @asynccontextmanager
@@ -140,23 +126,7 @@ class Worker:
             listening: What `serve` has or will get, for a manager that takes over.
             options: What a manager is told that this worker was started with.
         """
-        hello = control.Hello(os.getpid(), __version__, options).to_line()
-
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            if not self._draining.is_set() and _greet(writer, hello, listening):
-                await self._serve_manager(reader, writer)
-            writer.close()
-
-        server = await asyncio.start_unix_server(serve, path, limit=MAX_LINE)
-        self._control = path, server
-        self._await_manager()
-
-    def _hide(self) -> None:
-        if self._control is not None:
-            path, server = self._control
-            path.unlink(missing_ok=True)
-            server.close()
-            self._control = None
+        await self.managers.listen(path, listening, options)
 
     async def _finish_calls(self) -> None:
         self.switch.health.drain()
@@ -167,74 +137,6 @@ class Worker:
         with suppress(TimeoutError):
             async with asyncio.timeout(GRACE_SECONDS):
                 await self.switch.quiet.wait()
-
-    async def _say_goodbye(self) -> None:
-        """Send what was counted until the end."""
-        for writer in self._managers:
-            self._report(writer)
-            writer.close()
-        leaving = (writer.wait_closed() for writer in list(self._managers))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(GOODBYE_SECONDS):
-                await asyncio.gather(*leaving, return_exceptions=True)
-
-    async def _serve_manager(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        self._managers.add(writer)
-        if self._orphan_timer is not None:
-            self._orphan_timer.cancel()
-        reports = asyncio.create_task(self._keep_reporting(writer))
-        try:
-            while line := await reader.readline():
-                self._obey(line, writer)
-        except (OSError, ValueError) as error:
-            logger.warning("lost the manager: %s", error)
-        finally:
-            reports.cancel()
-            self._managers.discard(writer)
-            self._await_manager()
-
-    def _obey(self, line: bytes, writer: asyncio.StreamWriter) -> None:
-        order = json.loads(line)
-        if order.get("type") == "table":
-            table = RouteTable.from_json(line)
-            self.apply(table)
-            self._tell_under_way()
-            writer.write(control.line("applied", version=table.version))
-        else:
-            logger.warning("the manager said what this worker does not know: %r", order)
-
-    def _tell_under_way(self) -> None:
-        for writer in self._managers:
-            writer.write(control.line("under_way", calls=self.switch.backends.under_way()))
-
-    async def _keep_reporting(self, writer: asyncio.StreamWriter) -> None:
-        while True:
-            self._report(writer)
-            await writer.drain()
-            await asyncio.sleep(control.REPORT_SECONDS)
-
-    def _report(self, writer: asyncio.StreamWriter) -> None:
-        writer.write(control.line("counters", counters=self.counters.to_json()))
-
-    def _await_manager(self) -> None:
-        if not self._managers and not self._draining.is_set():
-            self._orphan_timer = self._loop.call_later(ORPHAN_SECONDS, self.drain)
-
-
-def _greet(writer: asyncio.StreamWriter, hello: bytes, listening: Sequence[socket.socket]) -> bool:
-    """Write the hello with descriptors beside it, which asyncio cannot; say whether it went out.
-
-    Nothing was written before, so that it fits into the socket's buffer and nothing can overtake.
-    """
-    try:
-        with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as connection:
-            numbers = [each.fileno() for each in listening]
-            return socket.send_fds(connection, [hello], numbers) == len(hello)
-    except OSError as error:
-        logger.warning("a manager did not wait for the hello: %s", error)
-        return False
 
 
 def _settle_memory() -> None:
