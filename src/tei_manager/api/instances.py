@@ -157,4 +157,4 @@ def _exists(instances: Registry, instance: Supervisor) -> bool:
 @router.get("/{name}/events", responses=responses(404))
 async def instance_events(instances: Instances, instance: Instance) -> list[HistoryView]:
     """What happened to the instance, oldest first."""
-    return [HistoryView.of(entry) for entry in await instances.store.history(instance.name)]
+    return [HistoryView.of(entry) for entry in await instances.backlog.history(instance.name)]

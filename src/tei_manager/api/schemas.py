@@ -155,7 +155,10 @@ class InstanceCount(Answer):
 class HealthView(Answer):
     """Whether calls on the multiplexer's port are served."""
 
-    status: Literal["healthy", "unavailable"] = Field(examples=["healthy"])
+    status: Literal["healthy", "degraded", "unavailable"] = Field(
+        description="`degraded`: calls are served, but the state file cannot be written.",
+        examples=["healthy"],
+    )
     version: str = Field(examples=["0.1.0"])
     instances: InstanceCount
     workers: int = Field(description="That serve now.", examples=[1])

@@ -17,6 +17,7 @@ from tei_manager.errors import (
     TeiManagerError,
 )
 from tei_manager.manager import external, gpus, ports
+from tei_manager.manager.backlog import Backlog
 from tei_manager.manager.flags import KnownFlags
 from tei_manager.manager.instance import Desired, Origin, Record, Status
 from tei_manager.manager.launcher import environment, find_program, read_api_key
@@ -69,6 +70,7 @@ class Registry:
     ) -> None:
         self.settings = settings
         self.store = store
+        self.backlog = Backlog(store)
         self.workers = workers
         self.backoff = backoff or Backoff()
         self.flags = KnownFlags()
@@ -356,7 +358,9 @@ class Registry:
             leave: Leave the processes running for the next manager instead.
         """
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.backlog.close()  # what is written down then can be left
         await asyncio.gather(*(s.close(grace, leave) for s in self._supervisors.values()))
+        await self.backlog.close()
 
     def kill(self) -> None:
         """Kill all instances at once; `close` still has to be awaited."""

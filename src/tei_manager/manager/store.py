@@ -202,9 +202,16 @@ class Store:
 
         await self._run(work)
 
-    async def remember(self, name: str, kind: str, detail: str) -> None:
-        """Add to an instance's history, of which the last `EVENTS_KEPT` entries are kept."""
-        values = (name, datetime.now(UTC).isoformat(), kind, detail)
+    async def remember(self, name: str, kind: str, detail: str, at: datetime | None = None) -> None:
+        """Add to an instance's history, of which the last `EVENTS_KEPT` entries are kept.
+
+        Args:
+            name: Of the instance; of one that does not exist nothing is kept.
+            kind: What happened.
+            detail: Why.
+            at: When, in UTC; now if not given.
+        """
+        values = (name, (at or datetime.now(UTC)).isoformat(), kind, detail)
 
         def work() -> None:
             with self._db:

@@ -5,7 +5,8 @@ Rules of this file
        may wait for the answer. So nothing interleaves, and a caller that goes away changes nothing.
     2. `watch.Watch`, the ending and the back-off are tasks that post events, each with the
        generation of the process that it is about; news about an earlier process is dropped.
-    3. Written before announced: desired state and history are in the store before the answer.
+    3. Written before announced: what was asked for and its history are in the store before the
+       answer. What happens unasked is seen to even where it cannot be written (`backlog`).
     4. `status` is replaced, never changed; readers take it without asking.
     5. A phase that lasts is shown only after the workers know of it. A route is withdrawn from
        them before the process gets its first signal; where somebody asked for the end, calls under
@@ -177,7 +178,8 @@ class Supervisor:
         if self._watch is not None:
             await self._watch.close()
         await asyncio.gather(*tasks, *filter(None, [ending]), return_exceptions=True)
-        if leave and self._process is not None:
+        # What is not written down could not be found again.
+        if leave and self._process is not None and not self._world.backlog.has(self.record):
             self._process.release()
             self._process = None
         await self._end_process(grace)
@@ -248,18 +250,16 @@ class Supervisor:
 
     async def _want(self, desired: Desired) -> None:
         if self.record.desired is not desired:
-            await self._update(replace(self.record, desired=desired))
+            await self._world.backlog.update(wanted := replace(self.record, desired=desired))
+            self._show(record=wanted)
 
     async def _remember(self, news: _News) -> None:
         level = logging.ERROR if news.event in FAILURES else logging.INFO
         what = f"{news.event.value} {news.detail}".rstrip()
         self._say.log(level, "Instance '%s': %s", self.name, what)
-        try:
-            await self._world.store.remember(self.name, news.event.value, news.detail)
-        except StateFailed:
-            if news.reply is not None and not news.granted:
-                raise
-            self._say.exception("Instance '%s': history could not be written", self.name)
+        asked = news.reply is not None and not news.granted
+        remember = self._world.store.remember if asked else self._world.backlog.remember
+        await remember(self.name, news.event.value, news.detail)
 
     def _enter(self, phase: Phase, detail: str) -> None:
         """Change the phase; the workers learn it at once, others when the workers know."""
@@ -294,7 +294,7 @@ class Supervisor:
         self._show(pid=None, started_at=None, health_check_failures=0)
         try:
             if cause is not Event.START:
-                await self._update(replace(self.record, restarts=self.record.restarts + 1))
+                await self._keep(replace(self.record, restarts=self.record.restarts + 1))
             self._api_key = read_api_key(self.record.spec.api_key_file)
             if self._external:
                 self._show(host=await self._world.look_up(self.record.spec.address or ""))
@@ -308,8 +308,8 @@ class Supervisor:
         else:
             self._begin_watch()
 
-    async def _update(self, record: Record) -> None:
-        await self._world.store.update(record)
+    async def _keep(self, record: Record) -> None:
+        await self._world.backlog.keep(record)
         self._show(record=record)
 
     def _adopt(self) -> bool:
@@ -326,13 +326,13 @@ class Supervisor:
         program = find_program(self.record.spec, self._world.settings.instances.tei_binary)
         if program.note and self._generation == 1:
             self._say.warning("Instance '%s': %s", self.name, program.note)
-            await self._world.store.remember(self.name, "fallback", program.note)
+            await self._world.backlog.remember(self.name, "fallback", program.note)
         known = await self._world.flags.of(program)
         await get_counted(self.record.spec.gpu_id)
         record = self._world.with_free_ports(self.record)
         self._process = launch(program, record, known, self._api_key, self.log)
         runtime = self._process.runtime(program.kind)
-        await self._update(replace(record, runtime=runtime))
+        await self._keep(replace(record, runtime=runtime))
         self._show(backend=program.kind, port=record.port, pid=runtime.pid,
                    started_at=runtime.started_at)  # fmt: skip
 
@@ -345,7 +345,7 @@ class Supervisor:
 
     async def _forget(self) -> None:
         try:
-            await self._world.store.delete(self.record)
+            await self._world.backlog.delete(self.record)
         except StateFailed as error:
             self._enter(Phase.STOPPED, str(error))
             self._show(state=Phase.STOPPED.shown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from tei_manager.manager.backlog import Backlog
 from tei_manager.manager.flags import KnownFlags
 from tei_manager.manager.instance import Record
 from tei_manager.manager.lifecycle import Backoff
@@ -19,6 +20,7 @@ class World(Protocol):
 
     settings: Settings
     store: Store
+    backlog: Backlog
     backoff: Backoff
     flags: KnownFlags
 
