@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from tei_manager.engine import flags as flags_module
 from tei_manager.engine.flags import Flags, parse_flags
 
 MODEL = ("--model-id", "m")
@@ -91,3 +92,14 @@ def test_the_name_that_a_container_sets_is_no_address_to_listen_on() -> None:
 
 def test_a_key_is_not_shown() -> None:
     assert "secret" not in repr(_parse("--api-key", "secret"))
+
+
+def test_engines_beside_each_other_take_their_parts_of_the_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(flags_module, "available_cores", lambda: 8)
+    alone, third, tenth = _parse(), _parse("--engines", "3"), _parse(ENGINES="10")
+    threads = [(row.intra_op_threads, row.tokenization_workers) for row in (alone, third, tenth)]
+    assert threads == [(8, 7), (2, 1), (1, 1)]
+    asked = _parse("--engines", "3", "--intra-op-threads", "6", "--tokenization-workers", "4")
+    assert (asked.intra_op_threads, asked.tokenization_workers) == (6, 4)

@@ -255,7 +255,6 @@ def memory_manager(folder: Path) -> Iterator[MemoryManager]:
     with ExitStack() as stack:
         for what, stand_in in (
             ("supervisor.launch", made.launch),
-            ("supervisor.find_program", lambda *_: router),
             ("registry.find_program", lambda *_: router),
             ("supervisor.Watch", made.watch),
             ("supervisor.Probe", lambda *_: None),

@@ -3,7 +3,7 @@
 Every flag has TEI's environment twin: its name in upper case (``MAX_BATCH_TOKENS``). A flag comes
 before the environment. Mistakes in either end the program with status 2 and one sentence. Flags of
 TEI that have no meaning here are taken and do nothing: HTTP-only ones, the Python backend's socket,
-and tracing. One flag is ours: ``--intra-op-threads``.
+and tracing. Two flags are ours: ``--engines`` and ``--intra-op-threads``.
 
 Host names: TEI silently listens on 0.0.0.0 when ``--hostname`` is not an IP address. For the
 environment that is kept, since containers set ``HOSTNAME`` to their own name; a flag that is
@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tei_manager import __version__
+from tei_manager.engine.cores import available_cores
 from tei_manager.engine.model import DTYPES
 
 
@@ -54,13 +54,6 @@ class Flags:
     def cache(self) -> Path | None:
         """The hub's cache directory, ``None`` for its default."""
         return Path(self.huggingface_hub_cache) if self.huggingface_hub_cache else None
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use: its affinity mask where the system has one."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _positive(text: str) -> int:
@@ -161,7 +154,8 @@ _ROWS = (
     _text("otlp-service-name", _IGNORED),
     _Row("prometheus-port", _port, "a port number", 9000, "HTTP port of the metrics"),
     _text("cors-allow-origin", _IGNORED),
-    _count("intra-op-threads", "cores that one batch may use; default: all", None),
+    _count("engines", "engines that share the cores; this one takes its part of them", 1),
+    _count("intra-op-threads", "cores that one batch may use; default: all of its part", None),
 )
 
 _CONFLICTS = (("hf_token", "hf_api_token"), ("default_prompt", "default_prompt_name"))
@@ -191,10 +185,10 @@ def parse_flags(argv: Sequence[str] | None, environ: Mapping[str, str]) -> Flags
 
 def _complete(values: dict[str, Any]) -> Flags:
     """Return the flags with the defaults that depend on the machine, and without the unused."""
-    cores = available_cores()
     values["hf_token"] = values["hf_token"] or values["hf_api_token"]
+    cores = values["intra_op_threads"] or max(1, available_cores() // values["engines"])
+    values["intra_op_threads"] = cores
     values["tokenization_workers"] = values["tokenization_workers"] or min(max(cores - 1, 1), 64)
-    values["intra_op_threads"] = values["intra_op_threads"] or cores
     return Flags(**{name: values[name] for name in Flags.__slots__})
 
 

@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     flags = parse_flags(argv, os.environ)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what goes wrong there is reported from here
+    # NumPy's products are a pooled vector's; threads for them would only wait, spinning.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     start_logging(os.environ.get(LEVEL_VARIABLE, "info"), as_json=flags.json_output)
     try:
         return _run(flags)

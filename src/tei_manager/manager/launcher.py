@@ -55,24 +55,36 @@ class Program:
     note: str = ""
 
 
-def find_program(spec: InstanceSpec, tei_binary: str) -> Program:
+def find_program(spec: InstanceSpec, tei_binary: str, engines: int = 1) -> Program:
     """Choose the program for an instance.
 
     ``auto`` takes the router and falls back to the built-in engine where there is none, but never
     for an instance that was promised a GPU.
 
+    Args:
+        spec: The instance.
+        tei_binary: The router's name or path.
+        engines: How many engines share the machine's cores, this one included.
+
     Raises:
         LaunchFailed: The router is needed and not there.
     """
-    engine = (sys.executable, "-m", "tei_manager.engine")
-    if spec.backend == "engine":
-        return Program("engine", engine)
-    if found := shutil.which(tei_binary):
-        return Program("tei", (found,))
+    found = shutil.which(tei_binary)
     missing = f"'{tei_binary}' is not on the PATH"
-    if spec.backend == "tei" or spec.gpu_id is not None:
+    if runs_engine(spec, tei_binary):
+        note = f"{missing}; the built-in CPU engine is used instead"
+        share = (f"--engines={engines}",) if engines > 1 else ()
+        command = (sys.executable, "-m", "tei_manager.engine", *share)
+        return Program("engine", command, "" if spec.backend == "engine" else note)
+    if not found:
         raise LaunchFailed(f"{missing}; install it or set [instances] tei_binary")
-    return Program("engine", engine, f"{missing}; the built-in CPU engine is used instead")
+    return Program("tei", (found,))
+
+
+def runs_engine(spec: InstanceSpec, tei_binary: str) -> bool:
+    """Say whether the built-in engine serves an instance."""
+    falls_back = spec.backend == "auto" and spec.gpu_id is None
+    return spec.backend == "engine" or (falls_back and shutil.which(tei_binary) is None)
 
 
 def arguments(spec: InstanceSpec, port: int, prometheus_port: int) -> list[str]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from tei_manager.errors import TeiManagerError
 from tei_manager.manager.instance import Desired, Origin, Record
-from tei_manager.manager.launcher import find_program, launch
+from tei_manager.manager.launcher import launch
 from tei_manager.manager.logfile import LogFile
 from tei_manager.manager.probe import Probe
 from tei_manager.manager.process import GroupProcess
@@ -44,7 +44,7 @@ async def try_model(registry: Registry, model_id: str) -> str:
         port, metrics_port = registry.spare_ports()
         now = datetime.now(UTC)
         record = Record(spec, 0, now, port, metrics_port, Desired.RUNNING, Origin.API)
-        program = find_program(spec, rules.tei_binary)
+        program = registry.program(spec)
         process = launch(program, record, await registry.flags.of(program), "", log)
         try:
             return await _verdict(process, port, model_id, rules.startup_timeout_secs, log)

@@ -20,7 +20,13 @@ from tei_manager.manager import external, gpus, ports
 from tei_manager.manager.backlog import Backlog
 from tei_manager.manager.flags import KnownFlags
 from tei_manager.manager.instance import Desired, Origin, Record, Status
-from tei_manager.manager.launcher import environment, find_program, read_api_key
+from tei_manager.manager.launcher import (
+    Program,
+    environment,
+    find_program,
+    read_api_key,
+    runs_engine,
+)
 from tei_manager.manager.lifecycle import Backoff, Event
 from tei_manager.manager.process import GroupProcess
 from tei_manager.manager.store import Store
@@ -154,7 +160,7 @@ class Registry:
         if spec.backend == "external":
             external.check(spec.address or "", self._allowed, self._own_ports, spec.prometheus_port)
         else:
-            find_program(spec, self.settings.instances.tei_binary)
+            self.program(spec)
             environment(spec, os.environ, api_key)
 
     @property
@@ -216,6 +222,21 @@ class Registry:
             return record
         port, metrics_port = self._ports(record.spec)
         return replace(record, port=port, prometheus_port=metrics_port)
+
+    def program(self, spec: InstanceSpec) -> Program:
+        """Return what serves an instance (see `supervisor.World`)."""
+        binary = self.settings.instances.tei_binary
+        others = sum(runs_engine(other, binary) for other in self._others(spec.name))
+        return find_program(spec, binary, 1 + others)
+
+    def _others(self, name: str) -> list[InstanceSpec]:
+        """Return all other instances that are to run, those that are yet to be made included."""
+        records = [supervisor.record for supervisor in self._supervisors.values()]
+        known = {record.spec.name for record in records} | {name}
+        running = [r.spec for r in records if r.desired is Desired.RUNNING and r.spec.name != name]
+        return running + [
+            spec for spec in self.settings.instance if spec.autostart and spec.name not in known
+        ]
 
     async def delete(self, name: str) -> None:
         """End an instance and remove it, unless it is the settings file's; see `remove`.

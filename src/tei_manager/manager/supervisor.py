@@ -30,7 +30,7 @@ from typing import Any
 from tei_manager.errors import InstanceNotFound, StateFailed, TeiManagerError
 from tei_manager.manager.gpus import get_counted
 from tei_manager.manager.instance import Desired, Record, Status
-from tei_manager.manager.launcher import find_program, launch, read_api_key
+from tei_manager.manager.launcher import launch, read_api_key
 from tei_manager.manager.lifecycle import (
     ALIVE,
     ASKED,
@@ -323,7 +323,7 @@ class Supervisor:
         return True
 
     async def _spawn(self) -> None:
-        program = find_program(self.record.spec, self._world.settings.instances.tei_binary)
+        program = self._world.program(self.record.spec)
         if program.note and self._generation == 1:
             self._say.warning("Instance '%s': %s", self.name, program.note)
             await self._world.backlog.remember(self.name, "fallback", program.note)

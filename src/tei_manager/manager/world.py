@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 from tei_manager.manager.backlog import Backlog
 from tei_manager.manager.flags import KnownFlags
 from tei_manager.manager.instance import Record
+from tei_manager.manager.launcher import Program
 from tei_manager.manager.lifecycle import Backoff
 from tei_manager.manager.store import Store
-from tei_manager.settings import Settings
+from tei_manager.settings import InstanceSpec, Settings
 
 if TYPE_CHECKING:
     from tei_manager.manager.supervisor import Supervisor
@@ -43,6 +44,13 @@ class World(Protocol):
 
         Raises:
             TeiManagerError: A port that was asked for is taken, or none is free.
+        """
+
+    def program(self, spec: InstanceSpec) -> Program:
+        """Return what serves an instance; an engine takes its part of the cores.
+
+        Raises:
+            LaunchFailed: The router is needed and not there.
         """
 
     async def look_up(self, address: str) -> str:
