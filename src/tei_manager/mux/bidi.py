@@ -45,7 +45,7 @@ class BidiRelay(Relay):
         self._cap = switch.options.max_unanswered
         self._passed = MessageCounter()
         self._answers = MessageCounter()
-        self._held = bytearray()  # one buffer: a client may send an octet a frame
+        self._held: bytearray | None = None  # one buffer: a client may send an octet a frame
         self._half_closed = False  # the client's half-close is behind what is held
 
     def on_data(self, data: bytes, end: bool) -> None:
@@ -84,11 +84,14 @@ class BidiRelay(Relay):
 
     def finish(self, code: int) -> None:
         """Drop what is held, then end the call as any other."""
-        self.switch.pool.queued -= len(self._held)
-        self._held.clear()
+        if self._held:
+            self.switch.pool.queued -= len(self._held)
+            self._held.clear()
         super().finish(code)
 
     def _hold(self, data: bytes, end: bool) -> None:
+        if self._held is None:
+            self._held = bytearray()
         self._held += data
         self._half_closed = end
         self.switch.pool.queued += len(data)

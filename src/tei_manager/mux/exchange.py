@@ -230,7 +230,8 @@ class Exchange:
             if end:
                 self._close()
             return
-        first, self.answered, self._replay = not self.answered, True, None
+        first, self.answered = not self.answered, True
+        self._replay, self.block = None, b""
         sink = self.sink
         if sink is None:
             return
@@ -248,7 +249,7 @@ class Exchange:
 
     def on_data(self, data: bytes, end: bool) -> None:
         """Pass on part of the answer."""
-        self.answered, self._replay = True, None
+        self.answered, self._replay, self.block = True, None, b""
         if not self.over and self.sink is not None:
             self.sink.on_bytes(data)
         if end:

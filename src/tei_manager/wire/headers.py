@@ -45,12 +45,16 @@ MAX_MEMO_OCTETS = 2048
 
 Fields = Iterable[tuple[bytes, bytes, bytes]]
 
+NO_TARGETS: dict[bytes, bytes] = {}
+"""What heads without ``x-tei-*`` fields have in common."""
+
 
 class RequestHead:
     """What a request's header block says.
 
     ``timeout`` is grpc-timeout in seconds, ``content_length`` is -1 where there is none, and
-    ``targets`` holds the ``x-tei-*`` fields, which route native calls and do not travel.
+    ``targets`` holds the ``x-tei-*`` fields, which route native calls and do not travel; heads
+    share it, so it is replaced and never changed.
     ``opaque`` has the fields of `metadata.OF_MESSAGES`, for calls that nobody looks into.
     """
 
@@ -80,7 +84,7 @@ class RequestHead:
         self.content_length = -1
         self.encoding = b"identity"
         self.timeout: float | None = None
-        self.targets: dict[bytes, bytes] = {}
+        self.targets = NO_TARGETS
         self.forward = b""
         self.opaque = b""
         self.refusal: StatusError | None = None
@@ -91,7 +95,7 @@ class RequestHead:
         head.method, head.scheme, head.path = self.method, self.scheme, self.path
         head.authority, head.host, head.timeout = self.authority, self.host, self.timeout
         head.content_type, head.content_length = self.content_type, self.content_length
-        head.encoding, head.targets = self.encoding, self.targets.copy()
+        head.encoding, head.targets = self.encoding, self.targets
         head.forward, head.opaque, head.refusal = self.forward, self.opaque, self.refusal
         return head
 
@@ -314,7 +318,7 @@ def _read_special(head: RequestHead, name: bytes, value: bytes) -> None:
             malformed("content-length is no single number")
         head.content_length = int(value)
     elif name in _TARGETS:
-        head.targets[name] = value
+        head.targets = head.targets | {name: value}
     elif name in metadata.CONNECTION_SPECIFIC:
         malformed(f"connection-specific field {name!r}")
 
