@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from wire_pair import IDLE, OK_TRAILERS, Recorder, Side, greeted, parse, request
 
@@ -129,6 +129,12 @@ class Ledger:
 @pytest.mark.parametrize("client", [False, True], ids=["server", "client"])
 @settings(deadline=None)
 @given(script=steps)
+@example(
+    script=[("data", 1, 1), ("data", 3, 70_000), ("initial", 0, 0), ("data", 1, 0), ("end", 1, 0)]
+)
+@example(
+    script=[("data", 1, 1), ("data", 3, 70_000), ("initial", 0, 0), ("end", 1, 1)],
+)
 def test_any_interleaving_keeps_order_windows_and_progress(
     client: bool, script: list[tuple[Any, ...]]
 ) -> None:

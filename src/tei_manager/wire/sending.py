@@ -152,6 +152,9 @@ class SendingHalf:
             if end:
                 self._end_local(stream)
             return
+        if not size:
+            self._send_nothing(stream, end)
+            return
         if stream.queue is None:
             stream.queue = deque()
         stream.queue.append(data)
@@ -253,7 +256,7 @@ class SendingHalf:
                 del ready[stream]
                 continue
             size = self._allowance(stream)
-            if not size and queue[0]:
+            if not size:
                 if self.send_window <= 0:
                     return
                 del ready[stream]
@@ -311,6 +314,15 @@ class SendingHalf:
         if self.client and not self._may_hold(stream, 0):
             return 0
         return max(0, min(self.peer_max_frame, self.send_window, stream.send_window))
+
+    def _send_nothing(self, stream: Stream, end: bool) -> None:
+        """Send an empty frame, which needs no window, or let what waits before it say the end."""
+        if stream.queue:
+            stream.end_queued = end
+            return
+        self.emit(pack_header(0, end, stream.id))
+        if end:
+            self._end_local(stream)
 
     def _send_queued(self, stream: Stream, queue: deque[bytes], size: int) -> None:
         data = queue.popleft()
