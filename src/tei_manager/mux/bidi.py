@@ -20,6 +20,7 @@ No deadlock
 from __future__ import annotations
 
 from tei_manager.grpc.methods import Method
+from tei_manager.grpc.status import StatusError
 from tei_manager.mux.relay import Relay
 from tei_manager.mux.switch import Switch
 from tei_manager.wire.connection import Connection
@@ -95,6 +96,10 @@ class BidiRelay(Relay):
         self._held += data
         self._half_closed = end
         self.switch.pool.queued += len(data)
+        try:
+            self.switch.check_memory()
+        except StatusError as error:
+            self.refuse(error.code, error.message)
 
     def _release(self) -> None:
         """Pass on what is held, a message at a time, and give credit for that alone."""

@@ -16,7 +16,7 @@ from tei_manager.mux.not_grpc import NotGrpc
 from tei_manager.mux.opaque import OpaqueRelay, passes
 from tei_manager.mux.pace import Pace
 from tei_manager.mux.relay import Relay
-from tei_manager.mux.switch import Switch
+from tei_manager.mux.switch import AT_LIMIT, Switch
 from tei_manager.tls import Certificates
 from tei_manager.wire import metadata
 from tei_manager.wire.frames import ErrorCode
@@ -79,7 +79,7 @@ class Client(Endpoint):
         switch.counters.in_flight += 1
         refusal = head.refusal
         if refusal is None and switch.pool.queued > switch.memory_mark:
-            refusal = _short("The multiplexer is at its memory limit; try again later")
+            refusal = _short(AT_LIMIT)
         elif self.connection.held_metadata > MAX_METADATA:
             refusal = _short("The calls of this connection carry too much metadata")
         method = _METHODS.get(head.path or b"")

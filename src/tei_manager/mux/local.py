@@ -19,8 +19,8 @@ from tei_manager.wire.stream import NOBODY, Stream
 if TYPE_CHECKING:
     from tei_manager.mux.switch import Switch
 
-MAX_MESSAGE = 64 << 10
-"""Octets of one request message; these services take names, not texts."""
+MAX_MESSAGE = 4 << 10
+"""Octets of one request message, compressed or not: these services take names, not texts."""
 
 MAX_UNREAD = 1 << 20
 """Octets of answers that may wait for a client that does not read them."""
@@ -54,6 +54,7 @@ class LocalCall:
         "_answered",
         "_connection",
         "_done",
+        "_held",
         "_method",
         "_reader",
         "_silent",
@@ -75,13 +76,14 @@ class LocalCall:
         self._reader = messages.MessageReader(MAX_MESSAGE, head.encoding)
         self._answered = False
         self._done = False
+        self._held = 0  # octets of a message that is not whole, as far as they are counted
         self._silent = True  # no message has come yet
         self._method: LocalMethod = serve(self)
 
     def on_data(self, data: bytes, end: bool) -> None:
         """Hand whole messages to the method."""
         try:
-            for message in self._reader.feed(data):
+            for message in self._read(data):
                 if not self._done:
                     self._silent = False
                     self._method.on_message(message)
@@ -138,6 +140,16 @@ class LocalCall:
         )
         self._over(code)
 
+    def _read(self, data: bytes) -> list[bytes]:
+        """Return the messages that are whole now, and count what is held of the next."""
+        found = self._reader.feed(data)
+        held = self._reader.held
+        self.switch.pool.queued += held - self._held
+        self._held = held
+        if held:
+            self.switch.check_memory()
+        return found
+
     def _over(self, code: Code) -> None:
         if self._done:
             return
@@ -145,6 +157,7 @@ class LocalCall:
         self._stream.owner = NOBODY
         method, self._method = self._method, _OVER  # or each would keep the other alive
         method.on_cancel()
+        self.switch.pool.queued -= self._held
         self._connection.release_slot()
         self.switch.counters.finished("local", code, 0.0)
 

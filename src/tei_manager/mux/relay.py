@@ -115,6 +115,8 @@ class Relay(Call):
                     return
         finally:
             self.switch.pool.queued += reader.held - held
+        if reader.held > held:
+            self.switch.check_memory()
         if end:
             self.check_half_close(reader)
             self.send(b"", True)

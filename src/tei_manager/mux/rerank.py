@@ -136,6 +136,8 @@ class RerankStream(Call):
                     return
         finally:
             self.switch.pool.queued += reader.held - held
+        if reader.held > held:
+            self.switch.check_memory()
 
     def _ask(self, message: bytes) -> None:
         try:
@@ -161,6 +163,7 @@ class RerankStream(Call):
         if self.messages > MAX_TEXTS or self._octets > MAX_OCTETS:
             message = f"RerankStream takes at most {MAX_TEXTS} texts or {MAX_OCTETS} bytes"
             raise StatusError(Code.RESOURCE_EXHAUSTED, message)
+        self.switch.check_memory()
 
     def _collect(self, message: bytes) -> None:
         try:

@@ -13,7 +13,7 @@ import logging
 from dataclasses import dataclass
 from time import monotonic
 
-from tei_manager.grpc.status import Code
+from tei_manager.grpc.status import Code, StatusError
 from tei_manager.mux.backends import Backends
 from tei_manager.mux.deadlines import Deadlines
 from tei_manager.mux.director import Director
@@ -38,7 +38,10 @@ MEMORY_MARK = 0.8
 """Share of the memory limit above which new calls are refused (design.md 6.3)."""
 
 MEMORY_CRITICAL = 0.95
-"""Share above which clients without calls are let go too (Envoy's overload manager: 95 %)."""
+"""Share above which clients without calls are let go too (Envoy's overload manager: 95 %), and
+calls refused that would have more of their octets held."""
+
+AT_LIMIT = "The multiplexer is at its memory limit; try again later"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,11 @@ class Switch:
         self.backends.apply(table)
         self.health.apply(table)
         self.flush_soon()
+
+    def check_memory(self) -> None:
+        """Raise `StatusError` where nothing more may be held, not even for calls under way."""
+        if self.pool.queued > self.memory_critical:
+            raise StatusError(Code.RESOURCE_EXHAUSTED, AT_LIMIT)
 
     def flush_soon(self) -> None:
         """Flush at once, or at the end of this turn of the loop, whichever is cheaper now."""
