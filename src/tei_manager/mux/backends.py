@@ -150,6 +150,10 @@ class Backend:
         if endpoint in self._endpoints:
             self._endpoints.remove(endpoint)
 
+    def went(self, fruitful: bool) -> None:
+        """Note that a connection takes no more calls, and whether it ever had an answer."""
+        self._connector.went(fruitful)
+
     def lost(self, failure: str | None) -> None:
         """Note that a connection is lost and its calls are over.
 

@@ -12,6 +12,10 @@ Theory
     within `ASKED_PAUSE`, so an instance that comes back is in use that soon, however long it was
     away, and a thousand callers cost no more attempts than one.
 
+    An instance may accept, say its SETTINGS, and go without an answer, each time: it has no room
+    and closes, or says goodbye. Calls that wait would make connections as fast as it drops them.
+    So from the second such connection in a row the next is made after the same pauses.
+
 Known flaws
     Where calls are rare, one that falls into a pause hears a cause that is up to a second old.
 
@@ -61,6 +65,7 @@ class Connector:
         self._asked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        self._fruitless = 0  # connections in a row that were lost without an answer
 
     def start(self) -> None:
         """Make a connection, unless that is under way."""
@@ -76,6 +81,10 @@ class Connector:
         """Have the next attempt soon: a call was refused."""
         self._asked.set()
 
+    def went(self, fruitful: bool) -> None:
+        """Note that a connection takes no more calls; ``fruitful``: it had an answer."""
+        self._fruitless = 0 if fruitful else self._fruitless + 1
+
     def close(self) -> None:
         """Make no more connections."""
         self._closed = True
@@ -84,10 +93,18 @@ class Connector:
 
     async def _run(self) -> None:
         try:
+            await self._recover()
             await self._persist()
         finally:
             self._task = None
         self._backend.connected()
+
+    async def _recover(self) -> None:
+        """Pause before the next connection if the last ones brought nothing."""
+        if self._fruitless > 1:
+            self._asked.clear()
+            doublings = min(self._fruitless - 2, 10)
+            await self._was_asked(min(FIRST_PAUSE * (1 << doublings), LONGEST_PAUSE))
 
     async def _persist(self) -> None:
         pause, unasked = FIRST_PAUSE, 0

@@ -54,6 +54,7 @@ class Upstream(Endpoint):
         self.idle_since = switch.now
         self.crowded = False
         self._was_low = False
+        self._went = False
         self._resetting: list[Exchange] = []  # reset, and no PING sent since
         self._pinged: list[Exchange] = []  # reset before the PING that is under way
         self._deferred: deque[tuple[Exchange, Stream]] = deque()
@@ -110,6 +111,7 @@ class Upstream(Endpoint):
             owner = stream.owner
             self.connection.forget(stream)
             owner.on_reset(ErrorCode.REFUSED_STREAM, "the instance is closing its connection")
+        self._go()
         self.backend.ready(self)
 
     def on_whole_answer(self, stream: Stream, answer: bytes, data: bytes, trailers: bytes) -> bool:
@@ -133,6 +135,7 @@ class Upstream(Endpoint):
         failure = f"connection to instance '{name}' lost: {cause}"
         broke = self._broke
         self.switch.counters.closed(name)
+        self._go()
         self.backend.remove(self)
         for stream in list(self.connection.streams.values()):
             owner = stream.owner
@@ -181,6 +184,12 @@ class Upstream(Endpoint):
         """Cut the connection; `lost` follows."""
         if self.transport is not None:
             self.transport.abort()
+
+    def _go(self) -> None:
+        """Tell the backend once that this connection takes no more calls."""
+        if self.connection.settled and not self._went:
+            self._went = True
+            self.backend.went(self.connection.received > 0)
 
     @property
     def _broke(self) -> bool:

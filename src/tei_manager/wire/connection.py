@@ -113,6 +113,11 @@ class Connection(ControlHalf):
     def __repr__(self) -> str:
         return f"<Connection client={self.client} streams={len(self.streams)} slots={self.slots}>"
 
+    @property
+    def received(self) -> int:
+        """Octets of DATA that came so far."""
+        return self._granted - self.recv_window
+
     def start(self) -> None:
         """Send the preface, our settings, and the connection's full window."""
         values = {frames.MAX_HEADER_LIST_SIZE: self.heads.max_list_size}
@@ -215,7 +220,7 @@ class Connection(ControlHalf):
             self._refill()
         if (size < SMALL_DATA and not flags & END_STREAM) or flags & frames.PADDED:
             padding = data[start] + 1 if flags & frames.PADDED and size else 0
-            self.budget.overhead(padding, self._granted - self.recv_window)
+            self.budget.overhead(padding, self.received)
         stream = self.streams.get(stream_id)
         if stream is None or stream.remote_closed:
             self._on_closed(stream_id, "DATA", size, bool(flags & END_STREAM))
