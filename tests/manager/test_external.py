@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,17 @@ from fake_tei import FakeTei, fake_tei
 
 from tei_manager.errors import PortConflict, ValidationFailed
 from tei_manager.manager.external import check, look_up
+from tei_manager.manager.lifecycle import Backoff
+from tei_manager.manager.supervisor import Supervisor
+from tei_manager.resolver import Resolver
 from tei_manager.settings import AllowList
 
 pytestmark = pytest.mark.asyncio
 
 NAME = "gpu.example"
+
+HANGING = 40
+"""Names; the loop's own executor has 32 threads at most."""
 
 
 class Names:
@@ -50,15 +57,15 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Names:
 
 async def test_a_name_that_is_allowed_is_what_it_stands_for_now(names: Names) -> None:
     names.known[NAME] = ["10.0.0.7", "10.0.0.8"]
-    assert await look_up(f"{NAME}:80", AllowList([NAME]), ()) == "10.0.0.7"
+    assert await look_up(f"{NAME}:80", AllowList([NAME]), (), Resolver()) == "10.0.0.7"
     names.known[NAME] = ["10.0.0.8"]
-    assert await look_up(f"{NAME}:80", AllowList(["*"]), ()) == "10.0.0.8"
+    assert await look_up(f"{NAME}:80", AllowList(["*"]), (), Resolver()) == "10.0.0.8"
 
 
 async def test_a_name_is_not_allowed_by_the_address_that_it_stands_for(names: Names) -> None:
     names.known[NAME] = ["10.0.0.7"]
     with pytest.raises(ValidationFailed, match=r"'gpu.example' is not a loopback address"):
-        await look_up(f"{NAME}:80", AllowList(["10.0.0.7"]), ())
+        await look_up(f"{NAME}:80", AllowList(["10.0.0.7"]), (), Resolver())
     assert names.asked == []
 
 
@@ -68,7 +75,7 @@ async def test_a_name_that_is_allowed_never_stands_for_the_metadata_service(
 ) -> None:
     names.known[NAME] = ["10.0.0.7", found]
     with pytest.raises(ValidationFailed, match=r"'gpu.example' stands for"):
-        await look_up(f"{NAME}:80", AllowList([NAME, "*"]), ())
+        await look_up(f"{NAME}:80", AllowList([NAME, "*"]), (), Resolver())
 
 
 async def test_own_ports_are_refused_here_and_nowhere_else(names: Names) -> None:
@@ -77,7 +84,7 @@ async def test_own_ports_are_refused_here_and_nowhere_else(names: Names) -> None
     with pytest.raises(PortConflict, match="manager's own"):
         check("[::ffff:127.0.0.1]:9001", anywhere, {9001})
     with pytest.raises(PortConflict, match="manager's own"):
-        await look_up(f"{NAME}:9001", anywhere, {9001})
+        await look_up(f"{NAME}:9001", anywhere, {9001}, Resolver())
     assert str(check("192.0.2.1:9001", anywhere, {9001})) == "192.0.2.1"
 
 
@@ -153,6 +160,38 @@ async def test_name_server_that_does_not_answer_holds_up_one_instance(
             assert (await rig.create("near"))["status"] == "running"
     finally:
         answered.set()
+
+
+async def test_names_that_hang_hold_one_thread_each_and_none_that_others_wait_for(
+    tmp_path: Path, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tei_manager.manager.external._LIMIT", 0.05)
+    answered, tries = threading.Event(), 3
+    hang = [f"far-{number}.example" for number in range(HANGING)]
+
+    def answer(host: str, *_: Any, **__: Any) -> Any:
+        names.asked.append(host)
+        return answered.wait(60) and []
+
+    monkeypatch.setattr(names, "answer", answer)
+    try:
+        rules = {"external_hosts": ["*"]}
+        async with running(tmp_path, backoff=Backoff(0.05, 0.05), instances=rules) as rig:
+            for number, host in enumerate(hang):
+                where: dict[str, Any] = {"backend": "external", "address": f"{host}:80"}
+                await rig.create(f"far-{number}", wait=0, **where)
+            for supervisor in rig.manager.registry._supervisors.values():
+                async with asyncio.timeout(30):
+                    await supervisor._until(partial(_has_tried, supervisor, tries))
+            assert sorted(names.asked) == sorted(hang)
+            async with asyncio.timeout(5):  # on the threads that everything else shares
+                assert await asyncio.to_thread(lambda: "done") == "done"
+    finally:
+        answered.set()
+
+
+def _has_tried(supervisor: Supervisor, times: int) -> bool:
+    return supervisor.record.restarts >= times
 
 
 async def test_entry_that_is_taken_away_counts_at_the_next_start(

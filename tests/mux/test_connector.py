@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
+from typing import Any
 
 import h2.events
 import h2.settings
@@ -251,3 +253,41 @@ async def test_a_route_that_goes_ends_the_attempts() -> None:
         await until(lambda: gone._task is None)
         gone.start()
         assert gone._task is None
+
+
+async def test_name_that_hangs_is_looked_up_once_and_holds_up_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """More names than the loop's library has threads for, and several attempts at each."""
+    names, system = [f"far-{number}.example" for number in range(8)], socket.getaddrinfo
+    asked, answered = list[str](), threading.Event()
+
+    def answer(host: Any, *rest: Any, **options: Any) -> Any:
+        if str(host).endswith(".example"):
+            asked.append(host)
+            answered.wait(60)
+            raise socket.gaierror(socket.EAI_NONAME, "not known")
+        return system(host, *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    try:
+        async with fake_tei() as tei:
+            far = [
+                Route(name.partition(".")[0], host=name, port=80, ordinal=number)
+                for number, name in enumerate(names)
+            ]
+            near = Route("a", host="localhost", port=tei.port, ordinal=len(far))
+            async with (
+                multiplexer(*far, near, connect_timeout_secs=0.05) as mux,
+                connect(mux.port) as client,
+            ):
+                for route in far:
+                    data = framed(embed(name=route.name))
+                    call = client.request(path("Embed"), data=data, end=True)
+                    await client.flush()
+                    assert (await client.status(call, 5))[0] == 14
+                await until(lambda: not any(set_aside(mux, it.name) for it in far), 20)
+                assert (await Caller(client).call())[0] == 0
+                assert sorted(asked) == names
+    finally:
+        answered.set()

@@ -2,10 +2,6 @@
 
 A name is looked up at each start of its instance, and what was looked at then is the address that
 probes and workers connect to, so that no later answer of a name server counts.
-
-Known flaw
-    A lookup that is given up keeps its thread until the system gives it up too; a manager that is
-    asked to end waits for it.
 """
 
 from __future__ import annotations
@@ -13,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Collection
-from typing import Any
 
 from tei_manager.errors import PortConflict, ValidationFailed
+from tei_manager.resolver import Resolver
 from tei_manager.settings import AllowList, split_address
 from tei_manager.settings.external import Address, plain
 
@@ -56,13 +52,16 @@ def check(
     return found
 
 
-async def look_up(address: str, allowed: AllowList, own_ports: Collection[int]) -> str:
+async def look_up(
+    address: str, allowed: AllowList, own_ports: Collection[int], resolver: Resolver
+) -> str:
     """Return the IP address to connect to.
 
     Args:
         address: ``host:port`` of a spec.
         allowed: Where external instances may be.
         own_ports: What the manager and its workers listen on.
+        resolver: Looks a name up.
 
     Raises:
         ValidationFailed: It is not allowed, or a name stands for what is not.
@@ -72,8 +71,8 @@ async def look_up(address: str, allowed: AllowList, own_ports: Collection[int]) 
     if (literal := check(address, allowed, own_ports)) is not None:
         return str(literal)
     host, port = split_address(address)
-    answers = await _resolve(host, port)
-    found = [plain(str(where[0])) for *_, where in answers if "%" not in str(where[0])]
+    answers = await _within_limit(resolver, host)
+    found = [plain(each) for each in answers if "%" not in each]
     try:
         for each in found:
             allowed.check_found(each)
@@ -86,11 +85,10 @@ async def look_up(address: str, allowed: AllowList, own_ports: Collection[int]) 
     return str(found[0])
 
 
-async def _resolve(host: str, port: int) -> list[Any]:
-    loop = asyncio.get_running_loop()
+async def _within_limit(resolver: Resolver, host: str) -> list[str]:
     try:
         async with asyncio.timeout(_LIMIT):
-            return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            return await resolver.look_up(host)
     except TimeoutError:
         raise socket.gaierror(socket.EAI_AGAIN, f"no answer within {_LIMIT:g} s") from None
 

@@ -32,6 +32,7 @@ from tei_manager.manager.process import GroupProcess
 from tei_manager.manager.store import Store
 from tei_manager.manager.supervisor import Supervisor
 from tei_manager.manager.workers import Workers
+from tei_manager.resolver import Resolver
 from tei_manager.routes import RouteTable
 from tei_manager.settings import AllowList, InstanceSpec, Settings
 from tei_manager.telemetry.exposition import InstanceFigures
@@ -80,6 +81,7 @@ class Registry:
         self.workers = workers
         self.backoff = backoff or Backoff()
         self.flags = KnownFlags()
+        self._resolver = Resolver()
         self._own_ports = _NEVER | set(own_ports)
         self._supervisors: dict[str, Supervisor] = {}
         self._creating = asyncio.Lock()
@@ -169,7 +171,7 @@ class Registry:
 
     async def look_up(self, address: str) -> str:
         """Return the IP address of an external instance (see `supervisor.World`)."""
-        return await external.look_up(address, self._allowed, self._own_ports)
+        return await external.look_up(address, self._allowed, self._own_ports, self._resolver)
 
     def _adopt(self, record: Record) -> Supervisor:
         supervisor = Supervisor(record, self)

@@ -34,6 +34,8 @@ from tei_manager.mux.upstream import Upstream
 
 if TYPE_CHECKING:
     from tei_manager.mux.backends import Backend
+    from tei_manager.mux.switch import Switch
+    from tei_manager.routes import Route
 
 ASKED_PAUSE = 0.025
 """Seconds between two attempts while calls come: half of the 50 ms that are promised between the
@@ -124,7 +126,7 @@ class Connector:
         self._asked.clear()
         try:
             async with asyncio.timeout(switch.options.connect_timeout_secs):
-                await switch.loop.create_connection(lambda: upstream, route.host, route.port)
+                await _connect(switch, upstream, route)
                 await upstream.first_settings()
         except (OSError, UnicodeError) as error:  # TimeoutError is an OSError
             upstream.abort()
@@ -143,6 +145,21 @@ class Connector:
             async with asyncio.timeout(pause - ASKED_PAUSE):
                 await self._asked.wait()
         return self._asked.is_set()
+
+
+async def _connect(switch: Switch, upstream: Upstream, route: Route) -> None:
+    """Connect to the first address of a route's host that takes it.
+
+    Raises:
+        OSError: None does; what is wrong with the last one, or with the name.
+        UnicodeError: The name cannot be one.
+    """
+    *others, last = await switch.resolver.look_up(route.host)
+    for address in others:
+        with suppress(OSError):
+            await switch.loop.create_connection(lambda: upstream, address, route.port)
+            return
+    await switch.loop.create_connection(lambda: upstream, last, route.port)
 
 
 def _cause(error: Exception) -> str:

@@ -19,6 +19,7 @@ from tei_manager.mux.deadlines import Deadlines
 from tei_manager.mux.director import Director
 from tei_manager.mux.endpoint import Endpoint, Traffic
 from tei_manager.mux.health import Health
+from tei_manager.resolver import Resolver
 from tei_manager.routes import RouteTable
 from tei_manager.telemetry.counters import Counters
 from tei_manager.wire.handler import ConnectionHandler
@@ -107,6 +108,7 @@ class Switch:
         self.dirty: list[ConnectionHandler] = []
         self.endpoints: set[Endpoint] = set()
         self.pool = WindowPool()
+        self.resolver = Resolver()
         self.deadlines = Deadlines(loop)
         self.backends = Backends(self)
         self.director = Director(self.backends.load)
