@@ -49,6 +49,12 @@ def test_roberta_positions_start_behind_the_padding(make_model: Callable[..., An
     assert read_config(directory).max_positions == 512
 
 
+def test_a_roberta_that_names_no_padding_has_the_familys(make_model: Callable[..., Any]) -> None:
+    directory = make_model("roberta", pad_token_id=None, eos_token_id=2).directory
+    config = read_config(directory)
+    assert (config.pad_id, config.max_positions) == (1, 22)
+
+
 def test_mpnet_positions_start_there_too_unlike_in_the_router(
     make_model: Callable[..., Any],
 ) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from tei_manager.engine.model import ModelUnusable
+from tei_manager.engine.model import ModelUnusable, read_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -37,7 +36,7 @@ def weight_files(directory: Path) -> tuple[Path, ...]:
 def _named(index: Path) -> list[str]:
     """Return the names of the shards; one that leads elsewhere is none."""
     try:
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        names = sorted(set(read_json(index)["weight_map"].values()))
         if all(name == Path(name).name for name in names):
             return names
         raise ValueError("it names files of other folders")

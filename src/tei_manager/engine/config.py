@@ -8,14 +8,13 @@ file; a guess would give wrong vectors that nobody notices.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tei_manager.engine.kinds import Head, Kind, Pooling, kind_of, labels_of
-from tei_manager.engine.model import ModelUnusable
+from tei_manager.engine.model import ModelUnusable, read_json
 
 # sentence-transformers names the file after the model class that wrote it; all say the same.
 _LENGTH_FILES = tuple(
@@ -26,6 +25,9 @@ _LENGTH_FILES = tuple(
 # Position tables of these models start behind the padding index. TEI leaves MPNet out, and would
 # read behind the end of its table.
 _OFFSET_MODELS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet"})
+
+# Their padding id where config.json leaves it out, as it then does in `transformers`.
+_OFFSET_PAD_ID = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def _prompts(directory: Path) -> dict[str, str]:
 def _read(directory: Path, name: str) -> dict[str, Any]:
     """Return the object in a JSON file that must be there."""
     try:
-        content = json.loads((directory / name).read_text(encoding="utf-8"))
+        content = read_json(directory / name)
     except FileNotFoundError:
         raise ModelUnusable(f"The model in '{directory}' has no {name}") from None
     except (OSError, ValueError) as error:
@@ -145,7 +147,13 @@ def _positive(value: object, key: str, name: str) -> int:
 
 
 def _pad_id(architecture: Mapping[str, Any]) -> int:
-    """Return the padding id, by TEI's rule: pad_token_id, else eos_token_id, else 0."""
+    """Return the padding id, by TEI's rule: pad_token_id, else eos_token_id, else 0.
+
+    Where positions begin behind it, no other id can stand in for it.
+    """
+    if architecture["model_type"] in _OFFSET_MODELS:
+        found = architecture.get("pad_token_id")
+        return found if isinstance(found, int) else _OFFSET_PAD_ID
     for key in ("pad_token_id", "eos_token_id"):
         if isinstance(architecture.get(key), int):
             return int(architecture[key])

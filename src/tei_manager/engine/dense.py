@@ -2,12 +2,12 @@
 
 They are few and small, so they run in NumPy on each pooled vector. ``modules.json`` lists them;
 ``--dense-path`` puts another folder in the place of the only one, or names one where there is no
-list. A ``Normalize`` module is passed over, as in TEI: the request decides.
+list. A ``Normalize`` module is passed over, as in TEI: the request decides. TEI passes every other
+kind over, too, and gives vectors that are not the model's; here one that changes them is refused.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from tei_manager.engine.model import ModelUnusable
+from tei_manager.engine.model import ModelUnusable, read_json
 
 Vector = NDArray[np.float32]
 
@@ -29,6 +29,13 @@ def _identity(vector: Vector) -> Vector:
 
 # By the last part of the class name; TEI knows the same two.
 _ACTIVATIONS: dict[str, Callable[[Vector], Vector]] = {"Identity": _identity, "Tanh": np.tanh}
+
+
+# What is done elsewhere, or does nothing when a model is used.
+_PASSED_OVER = (
+    *("Transformer", "MLMTransformer", "Pooling", "SpladePooling"),
+    *("Normalize", "Dropout"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,25 +81,37 @@ def _listed(directory: Path) -> list[str]:
     if not file.is_file():
         return []
     try:
-        modules = json.loads(file.read_text("utf-8"))
-        return [str(row["path"]) for row in modules if str(row["type"]).endswith(".Dense")]
+        modules = [(_last_part(row["type"]), str(row["path"])) for row in read_json(file)]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ModelUnusable(f"Cannot read modules.json of the model: {error!r}") from error
+    if unknown := [kind for kind, _ in modules if kind not in ("Dense", *_PASSED_OVER)]:
+        raise ModelUnusable(
+            f"modules.json of the model names a module '{unknown[0]}', which tei-engine does not"
+            " have; without it the vectors would be others"
+        )
+    return [path for kind, path in modules if kind == "Dense"]
 
 
 def _read(folder: Path) -> Dense:
     try:
-        description = json.loads((folder / "config.json").read_text("utf-8"))
+        description = read_json(folder / "config.json")
         tensors = load_file(folder / "model.safetensors")
         weight = tensors["linear.weight"].astype(np.float32)
         bias = tensors.get("linear.bias", np.zeros(len(weight))).astype(np.float32)
+        if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+            raise ValueError(f"a weight of {weight.shape} and a bias of {bias.shape}")
         return Dense(weight, bias, _activation(description, folder))
-    except (OSError, ValueError, AttributeError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, SafetensorError) as error:
         raise ModelUnusable(f"Cannot read the Dense module '{folder}': {error!r}") from error
 
 
+def _last_part(name: object) -> str:
+    """Return a class's own name."""
+    return str(name).rpartition(".")[2]
+
+
 def _activation(description: dict[str, Any], folder: Path) -> Callable[[Vector], Vector]:
-    name = str(description.get("activation_function", "Tanh")).rpartition(".")[2]
+    name = _last_part(description.get("activation_function", "Tanh"))
     if name not in _ACTIVATIONS:
         raise ModelUnusable(
             f"The Dense module '{folder}' has the activation '{name}', which is not known"

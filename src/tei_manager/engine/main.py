@@ -54,5 +54,5 @@ def _run(flags: Flags) -> int:
 
 
 def _fail(sentence: str) -> int:
-    sys.stderr.write(f"Error: {sentence}\n")
+    sys.stderr.write(f"Error: {' '.join(sentence.split())}\n")  # names may have line ends
     return 1

@@ -7,10 +7,12 @@ snapshots, and rules out a package, which cannot say of which revision it is.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 # Distributions that carry a model, and the folder inside them: nothing of theirs is imported.
 _PACKAGED = {
@@ -54,6 +56,19 @@ def graph_names(dtype: str) -> list[str]:
 
 class ModelUnusable(Exception):
     """The model cannot be served; ``str()`` is one sentence that says what is wrong with it."""
+
+
+def read_json(file: Path) -> Any:
+    """Return what a JSON file of a model says.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no JSON, or nested deeper than any description is.
+    """
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def find_model(

@@ -1,7 +1,8 @@
 """The tensors of a checkpoint by the names that `families` gives them.
 
 Names differ between checkpoints of one family: with or without the family's prefix, and with
-``gamma`` and ``beta`` in norms that were converted from TensorFlow. All are float32 here.
+``gamma`` and ``beta`` in norms that were converted from TensorFlow. All are float32 here, whatever
+kind of float the checkpoint keeps; of anything narrower the scale would be needed, too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from tei_manager.engine.model import ModelUnusable
 
 Tensor = NDArray[np.float32]
+
+_FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 class Weights:
@@ -33,11 +36,18 @@ class Weights:
         """Return a tensor.
 
         Raises:
-            ModelUnusable: The checkpoint has no such tensor, or it is neither vector nor matrix.
+            ModelUnusable: The checkpoint has no such tensor, or it is neither vector nor matrix, or
+                not of floats.
         """
         found = self._find(name)
         if found is None:
             raise ModelUnusable(f"The weights lack the tensor '{name}'")
+        kind = self._files[found].get_slice(found).get_dtype()
+        if kind not in _FLOATS:
+            raise ModelUnusable(
+                f"The tensor '{found}' is of type {kind}; without onnx/model.onnx tei-engine takes"
+                f" {', '.join(_FLOATS)}"
+            )
         tensor = np.asarray(self._files[found].get_tensor(found), dtype=np.float32)
         if tensor.ndim not in (1, 2):
             raise ModelUnusable(f"The tensor '{found}' has the shape {list(tensor.shape)}")

@@ -93,14 +93,16 @@ def _family(architecture: Mapping[str, Any]) -> Family:
     positions = architecture.get("position_embedding_type", "absolute")
     if positions != "absolute":
         raise ModelUnusable(f"Position embeddings of type '{positions}' are not known")
+    if architecture.get("is_decoder"):
+        raise ModelUnusable("config.json has `is_decoder`, and tei-engine runs encoders only")
     return FAMILIES[name]
 
 
 def _epsilon(architecture: Mapping[str, Any]) -> float:
-    try:
-        return float(architecture.get("layer_norm_eps", 1e-12))
-    except (TypeError, ValueError) as error:
-        raise ModelUnusable(f"config.json lacks a usable 'layer_norm_eps': {error}") from error
+    found = architecture.get("layer_norm_eps", 1e-12)
+    if not isinstance(found, float | int) or not 0 <= found < 1:
+        raise ModelUnusable(f"config.json lacks a usable 'layer_norm_eps'; it has {found!r}")
+    return float(found)
 
 
 def _model(
