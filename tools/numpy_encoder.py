@@ -41,7 +41,7 @@ def forward(
     """Return the last hidden states of one text: (tokens, hidden size).
 
     Args:
-        config: The model's ``config.json``; its activation is ``gelu`` or ``gelu_new``.
+        config: The model's ``config.json``; its activation is ``relu`` or a form of ``gelu``.
         weights: The tensors of its checkpoint, by name, without the family's prefix.
         ids: Token ids, special ones included.
         types: Token types; all 0 if none are given.
@@ -103,7 +103,10 @@ def masked_lm(config: Config, weights: Weights, ids: Sequence[int]) -> Array:
         config["model_type"],
         ("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder.weight", "lm_head.bias"),
     )
-    hidden = _activate(config, _linear(tensors, dense, forward(config, weights, ids)))
+    hidden = _linear(tensors, dense, forward(config, weights, ids))
+    # RoBERTa's and MPNet's heads are written with the erf form, whatever the layers have.
+    named = config["model_type"] in ("bert", "distilbert")
+    hidden = _activate(config, hidden) if named else _gelu(hidden)
     hidden = _norm(tensors, norm, hidden, _epsilon(config))
     table = tensors.get(decoder, tensors["embeddings.word_embeddings.weight"])
     logits: Array = hidden @ table.T + tensors[bias]
@@ -168,6 +171,8 @@ def _bucket(distance: int, buckets: int) -> int:
 
 def _activate(config: Config, value: Array) -> Array:
     name = config.get("hidden_act") or config["activation"]
+    if name == "relu":
+        return np.maximum(value, 0)
     return _gelu(value) if name == "gelu" else _gelu_tanh(value)
 
 

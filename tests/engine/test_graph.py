@@ -70,12 +70,18 @@ def test_a_graph_computes_what_the_definition_says_fused_or_not(
     np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert"])
-def test_the_tanh_form_of_the_activation_is_known(family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [Nodes, PlainNodes])
+@pytest.mark.parametrize("activation", ["relu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh"])
+@pytest.mark.parametrize("head", ["embedding", "splade"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_activation_is_used_where_the_definition_has_it(
+    family: str, head: str, activation: str, kind: type[Nodes], tmp_path: Path
+) -> None:
     key = "activation" if family == "distilbert" else "hidden_act"
-    model = write(tmp_path / "m", family, **{key: "gelu_new"})
-    expected = numpy_encoder.forward(model.config, model.weights, IDS)
-    np.testing.assert_allclose(_one(_encoder(model), _text(*IDS)), expected, atol=1e-4, rtol=0)
+    model = write(tmp_path / "m", family, head, **{key: activation})
+    expected = ORACLES[head](model.config, model.weights, IDS)
+    found = _one(_encoder(model, head, kind), _text(*IDS))
+    np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
 
 
 def test_the_second_text_of_a_pair_has_its_own_type(tmp_path: Path) -> None:

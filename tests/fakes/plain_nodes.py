@@ -68,6 +68,8 @@ class PlainNodes(Nodes):
 
     def activate(self, activation: str, value: str, bias: str, output: str) -> str:
         x = self.node("Add", [value, bias], f"{output}.x")
+        if activation == "relu":
+            return self.node("Max", [x, self._number(0)], output)
         if activation == "gelu":
             ratio = self.node("Div", [x, self._number(math.sqrt(2))], f"{output}.ratio")
             curve = self.node("Erf", [ratio], f"{output}.curve")

@@ -44,12 +44,14 @@ class MaskedLm:
         norm: The norm behind the activation.
         decoder: The matrix of the vocabulary; the word embeddings where a checkpoint lacks it.
         bias: One number for each entry of the vocabulary.
+        activation: Stands behind the linear layer; that of the encoder's layers if ``None``.
     """
 
     dense: str = "lm_head.dense"
     norm: str = "lm_head.layer_norm"
     decoder: str = "lm_head.decoder"
     bias: str = "lm_head.bias"
+    activation: str | None = "gelu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +92,7 @@ _BERT = Family(
         norm="cls.predictions.transform.LayerNorm",
         decoder="cls.predictions.decoder",
         bias="cls.predictions.bias",
+        activation=None,
     ),
 )
 
@@ -114,6 +117,7 @@ _DISTILBERT = Family(
         norm="vocab_layer_norm",
         decoder="vocab_projector",
         bias="vocab_projector.bias",
+        activation=None,
     ),
 )
 

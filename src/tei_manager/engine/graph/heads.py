@@ -24,7 +24,8 @@ def append_masked_lm(family: Family, nodes: Nodes, layers: Layers, hidden: str) 
     head = family.masked_lm
     product = nodes.product(head.dense, hidden)
     bias = nodes.constant(f"{head.dense}.bias")
-    activated = nodes.activate(layers.activation, product, bias, "masked_lm.activated")
+    activation = head.activation or layers.activation
+    activated = nodes.activate(activation, product, bias, "masked_lm.activated")
     normal = nodes.norm(head.norm, activated, "masked_lm.normal")
     decoder = f"{head.decoder}.weight"
     if decoder not in nodes.weights:  # tied: the embeddings, read the other way

@@ -22,12 +22,13 @@ from onnx import TensorProto, helper, numpy_helper
 from tei_manager.engine.graph.weights import Weights
 
 # What `hidden_act` may be, and the fused operator that adds a bias and applies it: the first is
-# the erf form, the others the tanh form.
+# the erf form, those behind it the tanh form. For the last there is none.
 ACTIVATIONS = {
     "gelu": "BiasGelu",
     "gelu_new": "FastGelu",
     "gelu_fast": "FastGelu",
     "gelu_pytorch_tanh": "FastGelu",
+    "relu": None,
 }
 
 # Bytes below which a constant stays in the graph, and to a multiple of which the others begin in
@@ -133,7 +134,9 @@ class Nodes:
 
     def activate(self, activation: str, value: str, bias: str, output: str) -> str:
         """Add a bias and apply an activation, a key of `ACTIVATIONS`."""
-        self._fused(ACTIVATIONS[activation], [value, bias], [output])
+        if (fused := ACTIVATIONS[activation]) is None:
+            return self.node("Relu", [self.node("Add", [value, bias], f"{output}.x")], output)
+        self._fused(fused, [value, bias], [output])
         return output
 
     def skip_norm(self, value: str, residual: str, norm: str, bias: str, output: str) -> str:
