@@ -29,19 +29,17 @@ from rich.progress import Progress
 from benchmarks.client import LoadError
 from benchmarks.memory import memory
 from benchmarks.peers import PEERS, SLOW, Peer, versions
+from benchmarks.peers.direct import direct
 from benchmarks.peers.tls import certificates
-from benchmarks.points import MEMORY, Point, chosen, points
-from benchmarks.processes import OTHER_CORE, Others, free_port, pin, running, wake_exactly
+from benchmarks.points import FULL, MEMORY, QUICK, Point, chosen, points
+from benchmarks.processes import OTHER_CORE, Others, pin, wake_exactly
 from benchmarks.report import show
 from benchmarks.results import Results
 from tei_manager.bench.about import about
 from tei_manager.bench.measure import rotated
-from tei_manager.bench.results import DIRECT, OURS
+from tei_manager.bench.results import OURS
 
 Start = Callable[[], AbstractContextManager[Peer]]
-
-FULL, QUICK = (10, 1.0), (3, 0.1)
-"""Rounds, and the size of each (`benchmarks.points.points`)."""
 
 
 def main() -> int:
@@ -56,7 +54,7 @@ def main() -> int:
         missing = _run(results, arguments, console)
     except LoadError as error:
         return _refuse(f"no figures, since a call failed: {error}")
-    results.about["disturbed"] = f"{others.share():.0%} of the cores' time went to other programs"
+    results.about["disturbed"] = others.told()
     show(results, console)
     for name in missing:
         console.print(f"not available, left out: {name}")
@@ -95,7 +93,7 @@ def _run(results: Results, arguments: argparse.Namespace, console: Console) -> l
     rounds, size = QUICK if arguments.quick else FULL
     rounds, wanted = arguments.rounds or rounds, chosen(points(size), arguments.points)
     with ExitStack() as stack:
-        backend = _backend(stack)
+        backend = stack.enter_context(direct())
         tls = stack.enter_context(certificates()) if arguments.tls else None
         start: dict[str, Start] = {
             name: partial(make, backend.address, arguments.workers, tls)
@@ -113,12 +111,6 @@ def _run(results: Results, arguments: argparse.Namespace, console: Console) -> l
         if "" in arguments.points:
             _measure_memory(results, {peer.name: start[peer.name] for peer in peers}, rounds, tick)
     return missing
-
-
-def _backend(stack: ExitStack) -> Peer:
-    port = free_port()
-    argv = [sys.executable, "-m", "benchmarks.backend", str(port)]
-    return Peer(DIRECT, port, (stack.enter_context(running(argv, port, OTHER_CORE)),))
 
 
 def _start(

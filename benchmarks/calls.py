@@ -9,6 +9,7 @@ there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import getrandbits
 
 from tei_manager.grpc.proto.multiplexer.v1 import tei_multiplexer_pb2 as mux_pb2
@@ -34,6 +35,8 @@ LARGE_ANSWER = "7"
 
 UNARY, STREAM = "Embed", "EmbedStream"
 
+SERVICE = "tei_multiplexer.v1.TeiMultiplexer"
+
 _STATIC = b"\x83\x86"  # POST and http (RFC 7541 appendix A)
 _FIRST_DYNAMIC = 62  # the newest entry of the dynamic table
 _INSERT = 0x40  # a literal with incremental indexing (RFC 7541 6.2.1)
@@ -46,9 +49,9 @@ def embed_message(text: str, instance: str = "bench") -> bytes:
     return messages.frame(mux_pb2.EmbedRequest(target=target, request=inner).SerializeToString())
 
 
-def _common(method: str) -> list[tuple[str, str]]:
+def _common(path: str) -> list[tuple[str, str]]:
     return [
-        (":path", f"/tei_multiplexer.v1.TeiMultiplexer/{method}"),
+        (":path", path),
         (":authority", "127.0.0.1"),
         ("te", "trailers"),
         ("content-type", "application/grpc"),
@@ -67,10 +70,18 @@ class CallEncoder:
     Args:
         method: Name of the RPC.
         messages: The framed messages that unary calls send in turn, all equally long.
+        service: The service that has the RPC.
+        metadata: What all calls carry besides.
     """
 
-    def __init__(self, method: str, *messages: bytes) -> None:
-        fields = _common(method)
+    def __init__(
+        self,
+        method: str,
+        *messages: bytes,
+        service: str = SERVICE,
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        fields = [*_common(f"/{service}/{method}"), *metadata]
         self._messages = messages or (b"",)
         self._first = _STATIC + b"".join(_inserting(*field) for field in fields)
         entries = reversed(range(len(fields)))  # the last one inserted has the lowest index

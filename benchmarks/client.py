@@ -14,6 +14,7 @@ import struct
 from contextlib import suppress
 from time import perf_counter_ns
 
+from benchmarks.calls import CallEncoder
 from benchmarks.frames import FrameReader
 from benchmarks.peers.peer import Peer
 from tei_manager.wire import frames
@@ -40,7 +41,12 @@ class LoadError(Exception):
 
 
 def _connected(peer: Peer) -> socket.socket:
+    if peer.unix is not None:
+        local = socket.socket(socket.AF_UNIX)
+        local.connect(str(peer.unix))
+        return local
     connection = socket.create_connection(("127.0.0.1", peer.port), WAIT_SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if peer.tls is None:
         return connection
     try:
@@ -54,7 +60,7 @@ class Client:
     """A connection to a proxy, open and with its SETTINGS known.
 
     Args:
-        peer: The proxy, on the loopback address.
+        peer: The proxy, and the way in.
 
     Raises:
         LoadError: The proxy does not speak HTTP/2 as the load needs it.
@@ -63,12 +69,11 @@ class Client:
     """
 
     def __init__(self, peer: Peer) -> None:
-        self.socket = _connected(peer)
+        self._peer, self.socket = peer, _connected(peer)
         self.socket.settimeout(None)  # the kernel keeps the time, without a system call for it
         wait = struct.pack("ll", WAIT_SECONDS, 0)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.begun: list[int] = []
         """When each call began or should have, in ns of the performance counter."""
         self.took: list[int] = []
@@ -113,6 +118,11 @@ class Client:
     def under_way(self) -> int:
         """How many calls have begun and not ended."""
         return len(self.begun) - len(self.took)
+
+    def encoder(self, method: str, *messages: bytes) -> CallEncoder:
+        """Return what writes the calls of this connection; `CallEncoder` tells the arguments."""
+        peer = self._peer
+        return CallEncoder(method, *messages, service=peer.service, metadata=peer.metadata)
 
     def begin(self, when: int) -> int:
         """Count a call that begins, or should have begun, at ``when``; returns its stream id."""

@@ -10,7 +10,7 @@ from selectors import EVENT_READ, DefaultSelector
 from time import perf_counter_ns
 
 from benchmarks.answers import answer
-from benchmarks.calls import SMALL_ANSWER, TEXT, UNARY, CallEncoder, embed_message
+from benchmarks.calls import SMALL_ANSWER, TEXT, UNARY, embed_message
 from benchmarks.client import WAIT_SECONDS, Client, LoadError
 from benchmarks.load import Meter, Sample
 from benchmarks.peers.peer import Peer
@@ -27,7 +27,7 @@ class _Caller:
     def __init__(self, client: Client, streams: int) -> None:
         self.client, self._streams = client, streams
         self._message = embed_message(TEXT + SMALL_ANSWER)
-        self._encoder = CallEncoder(UNARY, self._message)
+        self._encoder = client.encoder(UNARY, self._message)
 
     def fill(self, last: int) -> None:
         """Begin calls until enough are under way, or ``last`` have begun in all."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -21,8 +21,9 @@ from benchmarks.calls import SIZES, SMALL_ANSWER, TEXT, embed_message
 from benchmarks.crowd import crowd
 from benchmarks.load import Sample, closed, requests_of
 from benchmarks.peers import PEERS, Peer, versions
+from benchmarks.peers.direct import direct
 from benchmarks.peers.ours import managed
-from benchmarks.processes import OTHER_CORE, free_port, pin, running
+from benchmarks.processes import OTHER_CORE, pin
 from tei_manager.bench.about import about
 from tei_manager.bench.results import OURS, Results
 from tei_manager.bench.svg import lines
@@ -98,11 +99,11 @@ def grown(results: Results, axis: str) -> float:
 def measure(rounds: int) -> Results:
     """Return the CPU of a call, in µs, by axis, proxy and step."""
     results = Results(about(f"python -m benchmarks.growth --rounds {rounds}", versions()))
-    with _backend() as backend:
+    with direct() as backend:
         for step in STEPS:
-            _instances(results, backend, step, rounds)
+            _instances(results, backend.address, step, rounds)
         with ExitStack() as stack:
-            proxies = _proxies(stack, backend)
+            proxies = _proxies(stack, backend.address)
             for axis, steps in AXES.items():
                 for _ in range(rounds):
                     for step, way in steps.items():
@@ -110,13 +111,6 @@ def measure(rounds: int) -> Results:
                             cost = way(proxy).cpu_us
                             results.add(axis, proxy.name, {str(step): cost})
     return results
-
-
-@contextmanager
-def _backend() -> Iterator[str]:
-    port = free_port()
-    with running([sys.executable, "-m", "benchmarks.backend", str(port)], port):
-        yield f"127.0.0.1:{port}"
 
 
 def _proxies(stack: ExitStack, backend: str) -> list[Peer]:

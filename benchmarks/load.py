@@ -108,7 +108,7 @@ def closed(peer: Peer, calls: int, streams: int, messages: Sequence[bytes] = ())
     messages, warm = messages or [embed_message(TEXT + SMALL_ANSWER)], calls // 5
     size = len(messages[0])
     with Client(peer) as client:
-        encoder = CallEncoder(UNARY, *messages)
+        encoder = client.encoder(UNARY, *messages)
         _closed(client, encoder, size, warm, streams)
         with Meter(peer, client) as meter:
             _closed(client, encoder, size, calls, streams)
@@ -139,7 +139,7 @@ def fixed_rate(peer: Peer, seconds: float, streams: int, rate: float) -> Sample:
     times = arrivals(max(FEWEST, round(rate * seconds)), rate, streams > 1)
     warm = len(times) // 5
     with Client(peer) as client:
-        encoder = CallEncoder(UNARY, message)
+        encoder = client.encoder(UNARY, message)
         _closed(client, encoder, len(message), warm, streams)
         with Meter(peer, client) as meter:
             _fixed_rate(client, encoder, len(message), times, streams)
@@ -180,7 +180,7 @@ def _fixed_rate(
 def messages(peer: Peer, calls: int, each: int) -> Sample:
     """Make streams of ``each`` messages, one stream after the other, `UNANSWERED` under way."""
     with Client(peer) as client:
-        encoder = CallEncoder(STREAM)
+        encoder = client.encoder(STREAM)
         _stream(client, encoder, each)
         with Meter(peer, client) as meter:
             for _ in range(calls):
@@ -220,7 +220,7 @@ def answers_of(peer: Peer, calls: int, ending: str) -> Sample:
 
 def _sized(peer: Peer, calls: int, message: bytes, octets: int) -> Sample:
     with Client(peer) as client:
-        encoder = CallEncoder(UNARY)
+        encoder = client.encoder(UNARY)
         _pour(client, encoder, message)
         with Meter(peer, client) as meter:
             for _ in range(calls):

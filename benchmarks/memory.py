@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from time import perf_counter_ns
 
 from benchmarks.answers import answer
-from benchmarks.calls import SMALL_ANSWER, STREAM, TEXT, CallEncoder, data_frame, embed_message
+from benchmarks.calls import SMALL_ANSWER, STREAM, TEXT, data_frame, embed_message
 from benchmarks.client import Client
 from benchmarks.peers import Peer
 from benchmarks.processes import memory_mb
@@ -46,7 +46,7 @@ def open_streams(peer: Peer, streams: int, each: int = EACH) -> Iterator[None]:
 
 def _hold(client: Client, streams: int) -> None:
     message, size = embed_message(TEXT + SMALL_ANSWER), len(answer(SMALL_ANSWER))
-    encoder = CallEncoder(STREAM)
+    encoder = client.encoder(STREAM)
     for _ in range(streams):
         stream_id = client.begin(perf_counter_ns())
         client.send(encoder.headers() + data_frame(stream_id, message), len(message))

@@ -86,7 +86,7 @@ def _run(flags: argparse.Namespace, backend: str) -> Overheads:
         with ExitStack() as stack:
             address = flags.direct or stack.enter_context(_engine())
             _measure(results, cases(flags.group), address, flags)
-    results.about["disturbed"] = f"{others.share():.0%} of the cores' time went to other programs"
+    results.about["disturbed"] = others.told()
     return results
 
 

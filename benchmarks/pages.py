@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks import growth, marks, opcodes, report
+from benchmarks import doors, growth, marks, opcodes, report
 from benchmarks.overhead import BACKENDS, committed
-from benchmarks.results import FILE, TWO_WORKERS, WHERE, WITH_TLS, Results
+from benchmarks.results import FILE, OF_DOORS, TWO_WORKERS, WHERE, WITH_TLS, Results
 from tei_manager.bench.report import Cells, chart, described, markdown, medians, table
 from tei_manager.bench.results import Overheads
 
@@ -38,11 +38,13 @@ def _readme(overheads: Overheads) -> str:
 
 def _performance(overheads: dict[str, Overheads], growing: Results) -> str:
     page = report.updated(PERFORMANCE.read_text("utf-8"), Results.read(FILE))
-    two, parts, tls = (Results.read(path) for path in (TWO_WORKERS, WHERE, WITH_TLS))
+    paths = (TWO_WORKERS, WHERE, WITH_TLS, OF_DOORS)
+    two, parts, tls, ways = (Results.read(path) for path in paths)
     _, counts = next(iter(opcodes.committed().items()))
     texts = {
         "workers-2": _described(report.figures(two), two.about),
         "tls": _described(report.figures(tls), tls.about),
+        "doors": _described(doors.table(ways), ways.about),
         "where": _described(report.where(parts), parts.about),
         "bytecodes": markdown(opcodes.by_file(counts)),
         "growth": described(growing.about),

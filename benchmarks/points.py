@@ -10,6 +10,9 @@ from benchmarks.calls import SIZES
 from benchmarks.crowd import crowd
 from benchmarks.load import Sample, answers_of, closed, fixed_rate, messages, requests_of
 
+FULL, QUICK = (10, 1.0), (3, 0.1)
+"""Rounds of a run, and the size of each (`points`)."""
+
 MESSAGES = 1_000
 """Messages of each stream."""
 

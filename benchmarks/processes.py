@@ -122,6 +122,10 @@ class Others:
         end = self._seconds()
         return max(0.0, end[1] - self._begin[1]) / max(end[0] - self._begin[0], 1e-9)
 
+    def told(self) -> str:
+        """Return `share` as a sentence of a run's results."""
+        return f"{self.share():.0%} of the cores' time went to other programs"
+
 
 def wake_exactly() -> None:
     """Let this process wait for times as short as it says, not 50 µs longer (Linux)."""

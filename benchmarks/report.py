@@ -12,6 +12,7 @@ from rich.table import Table
 from benchmarks import marks
 from benchmarks.points import MEMORY, ROWS, Goal, Row
 from benchmarks.results import Results
+from tei_manager.bench.intervals import Interval
 from tei_manager.bench.report import Cells, described, markdown, medians
 
 COMPARED = ("envoy", "haproxy", "nginx")
@@ -31,19 +32,24 @@ def figures(results: Results) -> Cells:
 
 def _figure(results: Results, row: Row, proxy: str) -> str:
     """Return a median, or "-" of a proxy that the point leaves out."""
-    return _number(results.figure(row, proxy)) if proxy in results.rounds[row.point] else "-"
+    return number(results.figure(row, proxy)) if proxy in results.rounds[row.point] else "-"
 
 
 def _measured(results: Results) -> list[Row]:
     return [row for row in ROWS if row.point in results.rounds]
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Return a figure with the digits that mean something."""
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
 def _ratio(results: Results, row: Row, peer: str) -> str:
-    ratio = results.ratio(row, peer)
+    return multiple(results.ratio(row, peer))
+
+
+def multiple(ratio: Interval) -> str:
+    """Return a ratio as a cell, its interval in parentheses."""
     return f"{ratio.median:.2f} ({ratio.low:.2f}-{ratio.high:.2f})"
 
 
@@ -94,7 +100,7 @@ def where(results: Results) -> Cells:
 def _parts(values: dict[str, list[float]]) -> str:
     rounds = zip(values["cpu_us"], values["kernel_us"], strict=True)
     own = median(whole - kernel for whole, kernel in rounds)
-    return f"{_number(median(values['kernel_us']))} + {_number(own)}"
+    return f"{number(median(values['kernel_us']))} + {number(own)}"
 
 
 TIMES = ("fastest_us", "p50_us", "p99_us", "p999_us")
@@ -113,7 +119,7 @@ def times(results: Results) -> Cells:
 
 def _times(values: dict[str, list[float]]) -> str:
     """Return the medians of a point's ranks; a run from before has no p99.9."""
-    return " / ".join(_number(median(values[at])) for at in TIMES if at in values) or "-"
+    return " / ".join(number(median(values[at])) for at in TIMES if at in values) or "-"
 
 
 TABLES: dict[str, Callable[[Results], Cells]] = {
@@ -127,13 +133,18 @@ TABLES: dict[str, Callable[[Results], Cells]] = {
 def show(results: Results, console: Console) -> None:
     """Print all tables."""
     for name, make in TABLES.items():
-        heading, *rows = make(results)
-        table = Table(title=name, box=box.SIMPLE_HEAD)
-        for number, column in enumerate(heading):
-            table.add_column(column, justify="right" if number else "left", no_wrap=not number)
-        for row in medians(rows):
-            table.add_row(*row)
-        console.print(table)
+        console.print(on_terminal(name, make(results)))
+
+
+def on_terminal(title: str, cells: Cells) -> Table:
+    """Return a table for a terminal, which has no room for intervals."""
+    heading, *rows = cells
+    table = Table(title=title, box=box.SIMPLE_HEAD)
+    for place, column in enumerate(heading):
+        table.add_column(column, justify="right" if place else "left", no_wrap=not place)
+    for row in medians(rows):
+        table.add_row(*row)
+    return table
 
 
 def updated(page: str, results: Results) -> str:

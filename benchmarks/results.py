@@ -24,6 +24,9 @@ WHERE = FILE.with_name("where.json")
 WITH_TLS = FILE.with_name("tls.json")
 """The one with TLS between the load and the proxies."""
 
+OF_DOORS = FILE.with_name("doors.json")
+"""The one of the ways in, by `benchmarks.doors`."""
+
 TWO_WORKERS = FILE.with_name("workers-2.json")
 """The one with two workers of each proxy."""
 
@@ -50,8 +53,12 @@ class Results(results.Results):
         A round in which the peer added nothing, because the direct connection was disturbed, counts
         against us with an infinite ratio.
         """
-        pairs = zip(self.values(row, OURS), self.values(row, peer), strict=True)
-        return interval([own / other if other > 0 else inf for own, other in pairs])
+        return self.multiple(row, OURS, peer)
+
+    def multiple(self, row: Row, proxy: str, base: str) -> Interval:
+        """Return a row's figure of a proxy as a multiple of that of another, as `ratio` does."""
+        pairs = zip(self.values(row, proxy), self.values(row, base), strict=True)
+        return interval([one / other if other > 0 else inf for one, other in pairs])
 
     def reached(self, row: Row, goal: Goal) -> Interval:
         """Return what a goal limits: our figures, or their ratios to a peer's."""

@@ -36,18 +36,20 @@ def ours(
     if tls and workers > 1:
         raise FileNotFoundError(f"{OURS} with TLS and {workers} workers")
     alone = workers == 1
-    with _alone(backend, instance, tls) if alone else managed(backend, workers, instance) as peer:
+    with single(backend, instance, tls) if alone else managed(backend, workers, instance) as peer:
         yield peer
 
 
 @contextmanager
-def _alone(backend: str, instance: str, tls: Tls | None) -> Iterator[Peer]:
+def single(backend: str, instance: str, tls: Tls | None, *flags: str) -> Iterator[Peer]:
+    """Run ``tei-manager mux`` with metrics on, and what other flags are given."""
     port, metrics = free_port(), free_port()
     argv = [
         *(sys.executable, "-m", "tei_manager", "mux"),
         *("--listen", f"127.0.0.1:{port}", "--metrics", f"127.0.0.1:{metrics}"),
         *("--route", f"{instance}={backend}"),
         *(("--tls-cert", str(tls.cert), "--tls-key", str(tls.key)) if tls else ()),
+        *flags,
     ]
     with running(argv, port, core_for(1)) as pid:
         yield Peer(OURS, port, (pid,), tls)

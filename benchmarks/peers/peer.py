@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
+from benchmarks.calls import SERVICE
 from benchmarks.peers.tls import Tls
 from benchmarks.processes import PROXY_CORE
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A proxy that runs: its name, the port that takes calls, the processes that do the work.
+    """A proxy that runs, and the way in that is measured.
 
-    With ``tls`` it speaks nothing else to clients.
+    Args:
+        name: What it is called in results.
+        port: Takes calls, on the loopback address.
+        pids: The processes that do the work.
+        tls: The proxy speaks nothing else to clients; None for plain connections.
+        unix: The socket that takes calls in place of the port.
+        service: The gRPC service whose methods are called.
+        metadata: That every call carries.
     """
 
     name: str
     port: int
     pids: tuple[int, ...]
     tls: Tls | None = None
+    unix: Path | None = None
+    service: str = SERVICE
+    metadata: tuple[tuple[str, str], ...] = ()
 
     @property
     def address(self) -> str:
