@@ -147,7 +147,7 @@ async def test_failed_start_is_logged_as_an_error_and_a_fallback_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = Program("engine", (str(stub_binary(tmp_path)),), "the engine is used instead")
-    monkeypatch.setattr("tei_manager.manager.supervisor.find_program", lambda *_: program)
+    monkeypatch.setattr("tei_manager.manager.registry.find_program", lambda *_: program)
     (tmp_path / "poison").touch()
     caplog.set_level(logging.WARNING)
     async with running(tmp_path) as rig:
