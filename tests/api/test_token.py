@@ -13,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from tei_manager.api.token import MIN_LENGTH, Authorization, TokenFile
+from tei_manager.api.token import Authorization
 from tei_manager.errors import LaunchFailed
+from tei_manager.tokens import MIN_LENGTH, TokenFile
 
 OLD, NEW = "o" * MIN_LENGTH, "n" * 40
 

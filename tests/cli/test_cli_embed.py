@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import pytest
@@ -23,8 +24,12 @@ class Multiplexer(mux_grpc.TeiMultiplexerServicer):
     def Embed(  # noqa: N802
         self, request: mux_pb2.EmbedRequest, context: grpc.ServicerContext
     ) -> tei_pb2.EmbedResponse:
-        if request.target.instance_name != "bge":
+        if request.target.instance_name not in ("bge", "guarded"):
             context.abort(grpc.StatusCode.NOT_FOUND, "Instance 'xxx' not found")
+        if request.target.instance_name == "guarded":
+            sent = dict(context.invocation_metadata())
+            if sent.get("authorization") != "Bearer correct-horse":
+                context.abort(grpc.StatusCode.UNAUTHENTICATED, "Send a token")
         assert request.request.truncate
         assert request.request.normalize
         return tei_pb2.EmbedResponse(embeddings=[0.6, 0.8, 0, 0, 0, 0, 0, 0])
@@ -44,6 +49,14 @@ def target() -> Iterator[str]:
 def _run(target: str, *arguments: str) -> tuple[int, str]:
     result = RUNNER.invoke(app, ["embed", "--target", target, *arguments])
     return result.exit_code, result.output
+
+
+def test_token_is_the_first_line_of_a_file(target: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("correct-horse\nother\n")
+    code, output = _run(target, "-i", "guarded", "x", "--token-file", str(tmp_path / "token"))
+    assert code == 0, output
+    code, output = _run(target, "-i", "guarded", "x")
+    assert (code, "Send a token; name its file with --token-file" in output) == (1, True)
 
 
 def test_first_numbers_length_and_time_are_shown(target: str) -> None:

@@ -64,7 +64,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 def test_flags_become_one_call_of_the_worker(calls: list[tuple[Any, ...]]) -> None:
     flags = ["mux", "--listen", "127.0.0.1:9001", "--route", "a=127.0.0.1:1", "--route",
              "b=127.0.0.1:2,model=m", "--metrics", "127.0.0.1:9102",
-             "--max-message-mb", "5", "--passthrough", "any"]  # fmt: skip
+             "--max-message-mb", "5", "--passthrough", "any",
+             "--token-file", "/callers"]  # fmt: skip
     result = RUNNER.invoke(app, flags)
     assert result.exit_code == 0, result.output
     ((listen, table, options, metrics, unix),) = calls
@@ -80,6 +81,7 @@ def test_flags_become_one_call_of_the_worker(calls: list[tuple[Any, ...]]) -> No
         "max_message_mb": 5,
         "memory_limit_mb": 512,
         "passthrough": "any",
+        "token_file": "/callers",
     }
 
 

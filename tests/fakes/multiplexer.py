@@ -127,12 +127,13 @@ async def multiplexer(
 ) -> AsyncIterator[Multiplexer]:
     """A multiplexer in this loop that routes to (name, port) pairs; cut at the end.
 
-    Among the options may be ``tls``, a `Tls`, and ``unix``, the path of a Unix socket.
+    Among the options may be ``tls``, a `Tls`, ``unix``, the path of a Unix socket, and ``tokens``.
     """
     tls, unix = options.pop("tls", None), options.pop("unix", None)
+    tokens = options.pop("tokens", None)
     listening = worker_module._bind(("127.0.0.1", 0))
     beside = [UnixAddress(unix).bind(16)] if unix else []
-    worker = Worker(Options(**options), Certificates(tls, "h2") if tls else None)
+    worker = Worker(Options(**options), Certificates(tls, "h2") if tls else None, tokens)
     worker.apply(table(*routes))
     serving = asyncio.create_task(worker.serve(listening, *beside))
     mux = Multiplexer(worker, listening.getsockname()[1])

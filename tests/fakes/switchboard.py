@@ -10,11 +10,13 @@ from typing import Any
 from multiplexer import path
 
 from tei_manager.mux import endpoint
+from tei_manager.mux.admission import TokenClient
 from tei_manager.mux.listener import Client
 from tei_manager.mux.switch import Options, Switch
 from tei_manager.mux.upstream import Upstream
 from tei_manager.routes import Route, RouteTable
 from tei_manager.telemetry.counters import Counters
+from tei_manager.tokens import Tokens
 from tei_manager.wire import frames, hpack
 
 LAST = frames.END_HEADERS | frames.END_STREAM
@@ -84,13 +86,17 @@ def cut(wire: bytes, at: Sequence[int]) -> list[bytes]:
 class Board:
     """A switch with one client and one instance, "a"; `close` it."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, tokens: Tokens | None = None, **options: Any) -> None:
         limits = Options(request_timeout_secs=0, **options)
         self.switch = Switch(asyncio.get_running_loop(), limits, Counters())
         self.switch.apply(RouteTable(1, [Route("a", port=1)]))
         self.up, self.down = Pipe(), Pipe()
         self.instance = Upstream(self.switch, self.switch.backends["a"])
-        self.client = Client(self.switch, lambda: None)
+        self.client: Client
+        if tokens is None:
+            self.client = Client(self.switch, lambda: None)
+        else:
+            self.client = TokenClient(self.switch, lambda: None, None, tokens)
         self.instance.connection_made(self.up)
         feed(self.instance, [_SETTINGS])
         self.client.connection_made(self.down)

@@ -17,9 +17,11 @@ from tei_manager.wire import headers, hpack
 from tei_manager.wire.answers import client_heads, read_response, read_response_trailers
 from tei_manager.wire.frames import ErrorCode, StreamError
 from tei_manager.wire.headers import (
+    MAX_AUTHORIZATION,
     MAX_MEMO,
     MAX_MEMO_OCTETS,
     MAX_NEW_FIELDS,
+    TOO_LONG,
     read_request,
     read_request_trailers,
     server_heads,
@@ -231,6 +233,18 @@ def test_a_malformed_request_is_a_stream_error(pairs: Pairs) -> None:
 def test_a_malformed_response_is_a_stream_error(pairs: Pairs) -> None:
     with pytest.raises(StreamError):
         read_response(fields(*pairs))
+
+
+def test_authorization_is_kept_for_us_within_bounds() -> None:
+    def kept(*values: bytes) -> bytes:
+        return bytes(asked(CONTENT, *((b"authorization", value) for value in values)).authorization)
+
+    assert kept() == b""
+    assert kept(b"Bearer x") == b"Bearer x"
+    assert kept(b"Bearer x", b"Bearer x") == b"Bearer x, Bearer x"
+    assert kept(b"x" * MAX_AUTHORIZATION) == b"x" * MAX_AUTHORIZATION
+    for long in ((b"x" * (MAX_AUTHORIZATION + 1),), (b"x" * 300, b"x" * 300)):
+        assert kept(*long) == TOO_LONG
 
 
 def test_what_belongs_to_this_hop_stays_and_the_rest_travels_in_order() -> None:

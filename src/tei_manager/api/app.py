@@ -14,10 +14,11 @@ from tei_manager.api.bodies import Bodies
 from tei_manager.api.guard import Guard
 from tei_manager.api.parameters import TOKEN
 from tei_manager.api.rate import Rate
-from tei_manager.api.token import Authorization, TokenFile
+from tei_manager.api.token import Authorization
 from tei_manager.manager.manager import Manager
 from tei_manager.settings.sections import ApiSettings
 from tei_manager.tls import Certificates
+from tei_manager.tokens import TokenFile
 
 _DESCRIPTION = """\
 Creates, watches, restarts and removes instances of text embeddings servers.
@@ -77,7 +78,7 @@ def _protect(app: FastAPI, api: ApiSettings) -> None:
     ends may get to see a reset instead of the reason.
     """
     if api.token_file is not None:
-        app.add_middleware(Authorization, file=TokenFile(api.token_file))
+        app.add_middleware(Authorization, file=TokenFile(api.token_file, "[api] token_file"))
     if api.requests_per_second:
         app.add_middleware(Rate, per_second=api.requests_per_second)
     if api.cors_origins:

@@ -21,12 +21,12 @@ import uvicorn
 
 from tei_manager.api.app import create_app
 from tei_manager.api.connection import Connection
-from tei_manager.api.token import TokenFile
 from tei_manager.errors import InvalidSettings, LaunchFailed
 from tei_manager.manager.confinement import confine
 from tei_manager.manager.manager import Manager
 from tei_manager.settings import Settings, is_loopback
 from tei_manager.tls import Certificates, CurrentContext, Tls
+from tei_manager.tokens import TokenFile, Tokens
 
 log = logging.getLogger(__name__)
 
@@ -117,15 +117,17 @@ def _look_at_access(settings: Settings) -> Certificates | None:
     """Say aloud what is open to everyone, and return what the API needs for TLS.
 
     Raises:
-        TeiManagerError: A file that guards the API cannot be used.
+        TeiManagerError: A file that guards a port cannot be used.
     """
     api, grpc = settings.api, settings.grpc
     tls = Tls.of(api)
     if api.token_file is not None:
-        TokenFile(api.token_file).tokens()
+        TokenFile(api.token_file, "[api] token_file").tokens()
     elif not is_loopback(api.host) and not (tls and tls.client_ca_file):
         log.warning("[api] allow_insecure: everyone who reaches %s controls this manager", api.host)
-    if not is_loopback(grpc.host) and grpc.tls_client_ca_file is None:
+    if grpc.token_file is not None:
+        Tokens(TokenFile(grpc.token_file, "[grpc] token_file"))
+    elif not is_loopback(grpc.host) and grpc.tls_client_ca_file is None:
         log.warning("[grpc] host: everyone who reaches %s may call the models", grpc.host)
     return Certificates(tls, "http/1.1") if tls else None
 

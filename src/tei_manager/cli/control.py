@@ -77,7 +77,7 @@ class Control:
 
     def __init__(self, url: str, token_file: Path | None = None) -> None:
         self._url = url.rstrip("/")
-        self._headers = {"authorization": f"Bearer {_token(token_file)}"} if token_file else {}
+        self._headers = {"authorization": f"Bearer {first_token(token_file)}"} if token_file else {}
 
     def call(
         self,
@@ -162,7 +162,7 @@ class Control:
         fail(sentence, NOT_FOUND if answer.status_code == 404 else REFUSED)
 
 
-def _token(file: Path) -> str:
+def first_token(file: Path) -> str:
     """Return the first line of a token file."""
     try:
         lines = file.read_text("ascii").split()

@@ -6,11 +6,12 @@ import json
 import math
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tei_manager.cli.control import NOT_FOUND, UNREACHABLE, AsJson, fail
+from tei_manager.cli.control import NOT_FOUND, UNREACHABLE, AsJson, fail, first_token
 from tei_manager.cli.trust import trust
 
 if TYPE_CHECKING:
@@ -36,6 +37,13 @@ def embed(
             help="HOST:PORT of the multiplexer, https://HOST:PORT with TLS, or unix:PATH.",
         ),
     ] = default_target(),
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="TEI_MANAGER_GRPC_TOKEN_FILE",
+            help="File with the multiplexer's token on its first line.",
+        ),
+    ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for each text.")] = 30,
     as_json: AsJson = False,
 ) -> None:
@@ -46,7 +54,8 @@ def embed(
 
     address = target.removeprefix("https://")
     credentials = trust().credentials() if address != target else None
-    with Client(address, timeout, credentials) as client:
+    token = first_token(token_file) if token_file else ""
+    with Client(address, timeout, credentials, token) as client:
         try:
             rows = [_embed_one(client, instance, text) for text in texts]
         except grpc.RpcError as error:
@@ -72,4 +81,5 @@ def _fail(error: Any) -> None:
     """End with the call's status as one sentence."""
     code = error.code().name
     exits = {"NOT_FOUND": NOT_FOUND, "UNAVAILABLE": UNREACHABLE}
-    fail(f"{error.details()} ({code})", exits.get(code, 1))
+    hint = "; name its file with --token-file" if code == "UNAUTHENTICATED" else ""
+    fail(f"{error.details()}{hint} ({code})", exits.get(code, 1))

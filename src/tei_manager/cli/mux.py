@@ -38,6 +38,9 @@ def mux(
     max_message_mb: Annotated[int, typer.Option(min=1)] = 64,
     memory_limit_mb: Annotated[int, typer.Option(min=1)] = 512,
     passthrough: Annotated[Passthrough, typer.Option(help=PASSTHROUGH_HELP)] = Passthrough.NONE,
+    token_file: Annotated[
+        Path | None, typer.Option(help="Tokens, one a line; calls need one of them.")
+    ] = None,
     uds: Annotated[Path | None, typer.Option(metavar="PATH", help="Unix socket besides.")] = None,
     uds_mode: Annotated[str, typer.Option(help="Mode of its file.")] = "0600",
     tls_cert: Annotated[Path | None, typer.Option(help="PEM; turns TLS on.")] = None,
@@ -77,6 +80,8 @@ def mux(
     }
     if tls := Tls.of(rules):
         options["tls"] = tls.to_json()
+    if token_file:
+        options["token_file"] = str(token_file.absolute())
     unix = UnixAddress.of(rules.uds_path, rules.uds_mode)
     exporter = parse_address(metrics, "--metrics") if metrics else None
     become_standalone(parse_address(listen, "--listen"), table, options, exporter, unix)

@@ -29,6 +29,7 @@ class Client:
         address: ``HOST:PORT`` of the multiplexer, or ``unix:PATH`` of its Unix socket.
         timeout: Seconds that a call may take, or a stream as a whole.
         credentials: For TLS, from `grpc.ssl_channel_credentials`; ``None`` for none.
+        token: Sent with each call, where ``[grpc] token_file`` asks for one; empty for none.
 
     Raises:
         grpc.RpcError: From every method: the call's status, as docs/clients.md explains them.
@@ -39,8 +40,9 @@ class Client:
         address: str = "127.0.0.1:9001",
         timeout: float = 30.0,
         credentials: grpc.ChannelCredentials | None = None,
+        token: str = "",
     ) -> None:
-        self._timeout = timeout
+        self._timeout, self._metadata = timeout, _authorization(token)
         if credentials is None:
             self._channel = grpc.insecure_channel(address, OPTIONS)
         else:
@@ -61,19 +63,27 @@ class Client:
     def embed(self, instance: str, text: str, normalize: bool = True) -> list[float]:
         """Return the embedding of one text, cut to what the model takes."""
         request = _request(instance, text, normalize)
-        return list(self._stub.Embed(request, timeout=self._timeout).embeddings)
+        return list(
+            self._stub.Embed(request, timeout=self._timeout, metadata=self._metadata).embeddings
+        )
 
     def embed_many(
         self, instance: str, texts: Iterable[str], normalize: bool = True
     ) -> Iterator[list[float]]:
         """Yield the embedding of each text, in order, over one stream."""
         requests = (_request(instance, text, normalize) for text in texts)
-        for answer in self._stub.EmbedStream(requests, timeout=self._timeout):
+        for answer in self._stub.EmbedStream(
+            requests, timeout=self._timeout, metadata=self._metadata
+        ):
             yield list(answer.embeddings)
 
     def close(self) -> None:
         """End the connection, and every call on it."""
         self._channel.close()
+
+
+def _authorization(token: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {token}"),) if token else ()
 
 
 def _request(instance: str, text: str, normalize: bool) -> mux_pb2.EmbedRequest:

@@ -114,8 +114,11 @@ class Manager:
     @property
     def _options(self) -> dict[str, Any]:
         limits = self.settings.grpc.model_dump(include=set(_WORKER_OPTIONS))
-        tls = Tls.of(self.settings.grpc)
-        return {**limits, "tls": tls.to_json()} if tls else limits
+        if tls := Tls.of(self.settings.grpc):
+            limits["tls"] = tls.to_json()
+        if file := self.settings.grpc.token_file:
+            limits["token_file"] = str(file.absolute())
+        return limits
 
     @property
     def _grace(self) -> float:

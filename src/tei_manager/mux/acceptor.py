@@ -36,9 +36,11 @@ from functools import partial
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
+from tei_manager.mux.admission import TokenClient
 from tei_manager.mux.handshake import SHUTDOWN_SECONDS, failure
 from tei_manager.mux.listener import Client
 from tei_manager.tls import Certificates
+from tei_manager.tokens import Tokens
 from tei_manager.wire import frames
 from tei_manager.wire.frames import ErrorCode
 
@@ -69,6 +71,7 @@ class Acceptor:
         switch: What all connections of the worker share; its options have the limits.
         listening: Bound sockets, at least one.
         certificates: For TLS on those that are no Unix sockets; ``None`` for no TLS.
+        tokens: Calls need one of these, on all sockets; ``None`` if they need none.
     """
 
     def __init__(
@@ -76,10 +79,12 @@ class Acceptor:
         switch: Switch,
         listening: Sequence[socket.socket],
         certificates: Certificates | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
         self._switch = switch
         self._listening = listening
         self._certificates = certificates
+        self._tokens = tokens
         self._clients: Counter[str] = Counter()  # by address
         self._making: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -158,7 +163,11 @@ class Acceptor:
 
     async def _make(self, sock: socket.socket, host: str) -> None:
         certificates = self._certificates if host else None
-        client = Client(self._switch, partial(self._release, host), certificates)
+        gone = partial(self._release, host)
+        if self._tokens is None:
+            client = Client(self._switch, gone, certificates)
+        else:
+            client = TokenClient(self._switch, gone, certificates, self._tokens)
         try:
             if certificates is None:
                 await self._switch.loop.connect_accepted_socket(lambda: client, sock)

@@ -85,7 +85,7 @@ class Client(Endpoint):
         method = _METHODS.get(head.path or b"")
         if refusal is not None:
             more = PUSHBACK if refusal is not head.refusal else b""  # room comes back in time
-            self._refuse(stream, method.label if method else "other", refusal, more)
+            self._refuse(stream, label_of(head.path), refusal, more)
             if self.connection.held_metadata > MAX_METADATA:
                 self.connection.budget.local_reset(switch.now)  # goes on all the same: an attack
         elif method is not None:
@@ -186,6 +186,12 @@ class Client(Endpoint):
         self.connection.release_slot()
         self.switch.rejected(error.code.name.lower(), error.code)
         self.switch.counters.finished(label, error.code, 0.0)
+
+
+def label_of(path: bytes | None) -> str:
+    """Return what counters call the method of a path."""
+    method = _METHODS.get(path or b"")
+    return method.label if method else "other"
 
 
 def _streaming(kind: Kind) -> type[Call]:

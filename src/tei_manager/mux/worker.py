@@ -21,8 +21,8 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,6 +30,7 @@ import uvloop
 
 from tei_manager.errors import CertificateRefused, LaunchFailed
 from tei_manager.mux.acceptor import BACKLOG, Acceptor
+from tei_manager.mux.files import kept_fresh
 from tei_manager.mux.handshake import PROTOCOL
 from tei_manager.mux.listener import Client
 from tei_manager.mux.managers import Managers
@@ -38,6 +39,7 @@ from tei_manager.routes import RouteTable
 from tei_manager.telemetry import logs
 from tei_manager.telemetry.counters import Counters
 from tei_manager.tls import Certificates, Tls
+from tei_manager.tokens import TokenFile, Tokens
 from tei_manager.unix_socket import UnixAddress
 
 logger = logging.getLogger(__name__)
@@ -55,11 +57,17 @@ class Worker:
     Args:
         options: Limits for calls and connections.
         certificates: For TLS; ``None`` for none.
+        tokens: Calls need one of these; ``None`` if they need none.
     """
 
-    def __init__(self, options: Options, certificates: Certificates | None = None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        certificates: Certificates | None = None,
+        tokens: Tokens | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._certificates = certificates
+        self._certificates, self._tokens = certificates, tokens
         self.counters = Counters(certificates)
         self.switch = Switch(self._loop, options, self.counters)
         self._draining = asyncio.Event()
@@ -93,28 +101,15 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self.drain)
         await self._has_table.wait()
-        acceptor = Acceptor(self.switch, listening, self._certificates)
+        acceptor = Acceptor(self.switch, listening, self._certificates, self._tokens)
         acceptor.start()
         _settle_memory()
-        async with self._fresh_certificates():
+        async with kept_fresh(self._certificates, self._tokens):
             await self._draining.wait()
         await acceptor.close()
         await self._finish_calls()
         await self.managers.say_goodbye()
         self.switch.close()
-
-    @asynccontextmanager
-    async def _fresh_certificates(self) -> AsyncIterator[None]:
-        """Take up changed files while the body runs: soon after the change, or at SIGHUP."""
-        if (certificates := self._certificates) is None:
-            yield
-            return
-        self._loop.add_signal_handler(signal.SIGHUP, certificates.look_now)
-        watching = self._loop.create_task(certificates.watch())
-        try:
-            yield
-        finally:
-            watching.cancel()
 
     async def listen_for_managers(
         self, path: Path, listening: Sequence[socket.socket], options: dict[str, Any]
@@ -162,11 +157,12 @@ def _run(main: Callable[[], Awaitable[None]]) -> None:
 
 
 def _worker(options: dict[str, Any]) -> Worker:
-    """Return a worker with these limits, and with TLS if they have it."""
-    limits = {name: value for name, value in options.items() if name != "tls"}
-    tls = options.get("tls")
+    """Return a worker with these limits, and with TLS and tokens if they have them."""
+    limits = {name: value for name, value in options.items() if name not in ("tls", "token_file")}
+    tls, file = options.get("tls"), options.get("token_file")
     certificates = Certificates(Tls.from_json(tls), PROTOCOL) if tls else None
-    return Worker(Options(**limits), certificates)
+    tokens = Tokens(TokenFile(Path(file))) if file else None
+    return Worker(Options(**limits), certificates, tokens)
 
 
 def run_standalone(
@@ -181,12 +177,13 @@ def run_standalone(
     Args:
         listen: Host and port for clients; port 0 takes a free one, which is printed.
         table: Where calls go.
-        options: Fields of `Options`; under ``tls`` those of `Tls`, if there shall be TLS.
+        options: Fields of `Options`; under ``tls`` those of `Tls`, if there shall be TLS; under
+            ``token_file`` the path of a `TokenFile`, if calls need a token.
         metrics: Host and port for Prometheus, if any.
         unix: Where to listen besides, if anywhere.
 
     Raises:
-        LaunchFailed: An address cannot be bound.
+        LaunchFailed: An address cannot be bound, or the token file cannot be used.
         CertificateRefused: The files for TLS cannot be used.
     """
     listening = _bind(listen)
@@ -294,7 +291,7 @@ def _run_managed(arguments: argparse.Namespace) -> None:
 
     try:
         _run(serve)
-    except CertificateRefused as error:
+    except (LaunchFailed, CertificateRefused) as error:
         sys.exit(f"Error: {error}")
 
 

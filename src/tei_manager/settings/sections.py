@@ -117,6 +117,12 @@ class GrpcSettings(Frozen):
     workers: Annotated[int, Field(strict=True, ge=1, le=64)] = Field(
         default=1, description="Processes that carry the calls."
     )
+    token_file: Path | None = Field(
+        default=None,
+        description="File of mode 0600 with a bearer token on each line, 16 to 500 characters "
+        "long. Each call but those of grpc.health.v1.Health needs one of them in its metadata. It "
+        "is read anew when it changes.",
+    )
     uds_path: Path | None = Field(
         default=None,
         description="Unix socket for clients on this machine, besides the port; without TLS.",
@@ -240,6 +246,7 @@ ENVIRONMENT: dict[str, tuple[str, str]] = {
     "TEI_MANAGER_GRPC_HOST": ("grpc", "host"),
     "TEI_MANAGER_GRPC_PORT": ("grpc", "multiplexer_port"),
     "TEI_MANAGER_GRPC_MAX_STREAMS": ("grpc", "max_parallel_streams"),
+    "TEI_MANAGER_GRPC_TOKEN_FILE": ("grpc", "token_file"),
     "TEI_MANAGER_GRPC_UDS_PATH": ("grpc", "uds_path"),
     "TEI_MANAGER_GRPC_TLS_CERT_FILE": ("grpc", "tls_cert_file"),
     "TEI_MANAGER_GRPC_TLS_KEY_FILE": ("grpc", "tls_key_file"),

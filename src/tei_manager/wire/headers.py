@@ -43,6 +43,12 @@ it would be of no use."""
 MAX_MEMO_OCTETS = 2048
 """Octets of a block and of what it forwards; with larger ones a peer could fill the memory."""
 
+MAX_AUTHORIZATION = 512
+"""Octets of ``authorization`` that are kept as long as a call lasts."""
+
+TOO_LONG = b"too long"
+"""What a longer one reads as."""
+
 Fields = Iterable[tuple[bytes, bytes, bytes]]
 
 NO_TARGETS: dict[bytes, bytes] = {}
@@ -55,11 +61,14 @@ class RequestHead:
     ``timeout`` is grpc-timeout in seconds, ``content_length`` is -1 where there is none, and
     ``targets`` holds the ``x-tei-*`` fields, which route native calls and do not travel; heads
     share it, so it is replaced and never changed.
+    ``authorization`` is for us and does not travel either; one that is longer than
+    `MAX_AUTHORIZATION`, or comes twice, reads as what no token is.
     ``opaque`` has the fields of `metadata.OF_MESSAGES`, for calls that nobody looks into.
     """
 
     __slots__ = (
         "authority",
+        "authorization",
         "content_length",
         "content_type",
         "encoding",
@@ -80,6 +89,7 @@ class RequestHead:
         self.path: bytes | None = None
         self.authority: bytes | None = None
         self.host: bytes | None = None
+        self.authorization = b""
         self.content_type = b""
         self.content_length = -1
         self.encoding = b"identity"
@@ -96,6 +106,7 @@ class RequestHead:
         head.authority, head.host, head.timeout = self.authority, self.host, self.timeout
         head.content_type, head.content_length = self.content_type, self.content_length
         head.encoding, head.targets = self.encoding, self.targets
+        head.authorization = self.authorization
         head.forward, head.opaque, head.refusal = self.forward, self.opaque, self.refusal
         return head
 
@@ -317,6 +328,9 @@ def _read_special(head: RequestHead, name: bytes, value: bytes) -> None:
         if not value.isdigit() or len(value) > 18 or head.content_length not in (-1, int(value)):
             malformed("content-length is no single number")
         head.content_length = int(value)
+    elif name == b"authorization":
+        both = b"%b, %b" % (head.authorization, value) if head.authorization else value
+        head.authorization = both if len(both) <= MAX_AUTHORIZATION else TOO_LONG
     elif name in _TARGETS:
         head.targets = head.targets | {name: value}
     elif name in metadata.CONNECTION_SPECIFIC:
