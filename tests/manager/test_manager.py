@@ -6,14 +6,17 @@ import asyncio
 import logging
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 from control_plane import Rig, alive, running
+from prometheus_client import Metric
 
 from tei_manager.errors import CertificateRefused
 from tei_manager.grpc.proto.multiplexer.v1 import tei_multiplexer_pb2 as mux_pb2
@@ -145,3 +148,22 @@ async def test_every_line_about_an_instance_says_so_in_a_field(
         await rig.api.delete("/instances/bad")
     lines = [it for it in caplog.records if it.getMessage().startswith("Instance '")]
     assert {vars(line).get("instance") for line in lines} == {"a", "bad"}
+
+
+async def test_page_of_metrics_is_made_beside_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Families as well as text: their number grows with that of instances and methods."""
+    made, family = set[int](), Metric.__init__
+
+    def counted(self: Metric, *given: Any, **options: Any) -> None:
+        made.add(threading.get_ident())
+        family(self, *given, **options)
+
+    monkeypatch.setattr(Metric, "__init__", counted)
+    async with running(tmp_path) as rig:
+        await rig.create("a")
+        text = (await rig.manager.metrics()).decode()
+    assert 'tei_manager_instance_status{instance="a",status="running"} 1.0' in text
+    assert len(made) >= 1
+    assert threading.get_ident() not in made

@@ -190,3 +190,29 @@ async def test_failures_of_an_instance_that_does_not_exist_any_more_are_forgotte
         await scraped.page(bad)
         scraped.retain({"b"})
         assert scraped.failures == {"b": 1}
+
+
+async def test_turn_of_the_loop_begins_one_request(
+    instances: Instances, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many instances there are; a request is a millisecond's work."""
+    turn, begun, read = 0, list[int](), Scraper._read
+
+    async def count() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async def counted(self: Scraper, target: Target) -> bytes | Exception:
+        begun.append(turn)
+        return await read(self, target)
+
+    monkeypatch.setattr(Scraper, "_read", counted)
+    targets = [await instances.add(f"i{number}", says(te_page().encode())) for number in range(20)]
+    counting = asyncio.create_task(count())
+    async with scraper() as made:
+        page = await made.page(targets)
+    counting.cancel()
+    assert all(f'instance="{target.instance}"'.encode() in page for target in targets)
+    assert len(set(begun)) == len(targets)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
 import logging
@@ -263,12 +264,13 @@ class Workers:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    def reports(self) -> list[dict[str, Any]]:
+        """Return what each worker has counted, and first all that are gone; none changes later."""
+        return [self._base.report, *(link.report for link in self.links)]
+
     def report(self) -> dict[str, Any]:
         """Return the sum of what all workers, past and present, have counted."""
-        total = self._base.report
-        for link in self.links:
-            total = add(total, link.report)
-        return total
+        return functools.reduce(add, self.reports())
 
     def forget(self, instance: str) -> None:
         """Drop what past workers had counted for an instance that was deleted."""
