@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from operator import attrgetter
 
 
 class RouteState(StrEnum):
@@ -57,6 +58,10 @@ class Route:
         return f"{host}:{self.port}"
 
 
+_NAMES = tuple(each.name for each in fields(Route))
+_values = attrgetter(*_NAMES)  # dataclasses.asdict takes ten times the steps
+
+
 class RouteTable:
     """All routes at one moment, looked up by name, by index and by model.
 
@@ -90,7 +95,7 @@ class RouteTable:
 
     def to_json(self) -> str:
         """Return the table as one line of JSON, as `from_json` reads it."""
-        routes = [asdict(route) for route in self.routes]
+        routes = [dict(zip(_NAMES, _values(route), strict=True)) for route in self.routes]
         document = {"version": self.version, "default": self.default_instance, "routes": routes}
         return json.dumps(document, separators=(",", ":"))
 
