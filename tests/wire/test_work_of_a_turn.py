@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from wire_pair import Side, data, greeted, request
+from wire_pair import Side, data, greeted, reply, request
 
 from benchmarks.opcodes import _counting
 from tei_manager.grpc.methods import Shape
 from tei_manager.grpc.status import Code, StatusError
+from tei_manager.wire import frames
 from tei_manager.wire.envelope import RequestReader
 from tei_manager.wire.fields import MAX_FIELDS
 
@@ -128,3 +129,39 @@ def test_a_compressed_batch_of_texts_passes(texts: int) -> None:
     reader = RequestReader("Rerank", Shape.WRAPPED, 6, 64 << 20, encoding=b"gzip")
     out = list(reader.feed(packed(TARGET, b"\x12", varint(len(request)), request)))
     assert out[1] == b"\0" + len(request).to_bytes(4, "big") + request
+
+
+def test_windows_that_flap_in_one_frame_are_applied_once() -> None:
+    """Thirty-two parameters in a frame, a thousand calls: only the last one can be seen outside."""
+    server = greeted(answer=None, max_streams=1024)
+    for number in range(1, 2048, 2):
+        server.feed(request(number, end=False))
+    server.take()
+    flap = frames.pack_u32(0), frames.pack_u32(frames.LARGEST_WINDOW)
+    payload = b"".join(b"\0\x04" + value for value in flap * 16)
+    with bounded():
+        server.feed(frames.frame(frames.SETTINGS, 0, 0, payload))
+    assert not server.connection.closing
+    assert {s.send_window for s in server.connection.streams.values()} == {frames.LARGEST_WINDOW}
+
+
+def test_a_window_too_large_is_an_error_though_a_sound_one_follows() -> None:
+    server = greeted()
+    values = b"\0\x04\x80\0\0\0", b"\0\x04\0\0\xff\xff"
+    server.feed(frames.frame(frames.SETTINGS, 0, 0, b"".join(values)))
+    assert server.connection.error is not None
+    assert server.connection.error.code == frames.ErrorCode.FLOW_CONTROL_ERROR
+
+
+def test_a_connection_that_ends_in_peace_before_all_is_read_asks_for_no_further_turn() -> None:
+    """Its shell turns for as long as there is a backlog, and would until the transport is cut."""
+    server = greeted(answer=None, max_streams=1024)
+    connection = server.connection
+    connection.receive(b"".join(request(n) for n in range(1, 201, 2)), 0.0)
+    assert connection.backlog
+    connection.going = True
+    for call in server.calls:
+        reply(call)
+    assert connection.closing
+    connection.receive(b"", 0.0)
+    assert not connection.backlog

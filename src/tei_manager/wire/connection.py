@@ -139,6 +139,7 @@ class Connection(ControlHalf):
         """
         self.now = now
         if self.closing:
+            self.backlog = False
             return
         try:
             self._rest = self._walk(self._rest + data if self._rest else data)

@@ -165,15 +165,22 @@ class ControlHalf(SendingHalf):
             raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "too many settings")
         self.budget.settings(self.now)
         self.emit(frames.SETTINGS_ACK)  # first: DATA that a larger window frees comes behind it
+        window = self.peer_initial_window
         for key, value in unpack_setting(data[start:stop]):
-            self._apply_setting(key, value)
+            if key != frames.INITIAL_WINDOW_SIZE:
+                self._apply_setting(key, value)
+            elif value <= LARGEST_WINDOW:
+                window = value  # only the last can be seen outside, and each costs a look at all
+            else:
+                message = f"an initial window of {value}"
+                raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, message)
+        if window != self.peer_initial_window:
+            self._resize_windows(window)
         self.settled = True
         self.handler.on_settings()
 
     def _apply_setting(self, key: int, value: int) -> None:
-        if key == frames.INITIAL_WINDOW_SIZE:
-            self._resize_windows(value)
-        elif key == frames.MAX_FRAME_SIZE:
+        if key == frames.MAX_FRAME_SIZE:
             if not frames.DEFAULT_MAX_FRAME <= value <= frames.LARGEST_MAX_FRAME:
                 raise ProtocolError(ErrorCode.PROTOCOL_ERROR, f"a frame size of {value}")
             # We never need more: what comes in is in frames of the default size.
@@ -188,8 +195,6 @@ class ControlHalf(SendingHalf):
 
     def _resize_windows(self, value: int) -> None:
         """Apply a new initial window to every stream; a window may become negative by it."""
-        if value > LARGEST_WINDOW:
-            raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, f"an initial window of {value}")
         change = value - self.peer_initial_window
         self.peer_initial_window = value
         for stream in list(self.streams.values()):
