@@ -5,6 +5,8 @@ Ours is never forwarded: TEI's own can end its process (tei-behaviour.md, L5).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, text_format
@@ -87,8 +89,7 @@ def _answer(request: Any) -> Any:
     kind = request.WhichOneof("message_request")
     response = reflection_pb2.ServerReflectionResponse()
     if kind == "list_services":
-        for name in sorted(SERVICE_NAMES):
-            response.list_services_response.service.add(name=name)
+        response.list_services_response.CopyFrom(_services())
         return response
     try:
         files = _files(kind, request)
@@ -100,7 +101,16 @@ def _answer(request: Any) -> Any:
     return response
 
 
-def _files(kind: str | None, request: Any) -> list[bytes]:
+@cache
+def _services() -> Any:
+    """Return the answer's part that lists all services."""
+    names = sorted(SERVICE_NAMES)
+    return reflection_pb2.ListServiceResponse(
+        service=[reflection_pb2.ServiceResponse(name=name) for name in names]
+    )
+
+
+def _files(kind: str | None, request: Any) -> Sequence[bytes]:
     """Return a file and all that it imports, encoded; `KeyError` if nothing is known."""
     if kind == "file_by_filename":
         return _with_imports(_find("FindFileByName", request.file_by_filename))
@@ -131,7 +141,9 @@ def _find(method: str, key: str) -> Any:
     raise KeyError(key)
 
 
-def _with_imports(file: Any) -> list[bytes]:
+@cache
+def _with_imports(file: Any) -> Sequence[bytes]:
+    """Return a public file and all that it imports, encoded: once, as a client may ask often."""
     seen: dict[str, bytes] = {}
     rest = [file]
     while rest:
@@ -141,4 +153,4 @@ def _with_imports(file: Any) -> list[bytes]:
             file.CopyToProto(proto)
             seen[file.name] = proto.SerializeToString()
             rest.extend(file.dependencies)
-    return list(seen.values())
+    return tuple(seen.values())
