@@ -101,6 +101,12 @@ OF_THE_CONNECTION: dict[str, bytes] = {
     "goaway on a stream": frame(GOAWAY, 0, 1, bytes(8)),
     "goaway of seven octets": frame(GOAWAY, 0, 0, bytes(7)),
     "HTTP/1.1 in mid-connection": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    "interim answers without end": head((b":status", b"103")) * 2_000,
+    "header block without end": frame(HEADERS, 0, 1) + frame(CONTINUATION, 0, 1, OK_HEAD) * 20,
+    "an octet in 255 of padding": HEAD + padded(1, b"\0", 255) * 2_000,
+    "settings in a flood": frames.settings({3: 0}) + frames.settings({3: 100}) * 60,
+    "pings in a flood": frames.ping(bytes(8)) * 2_000,
+    "promise on a promised stream": frame(PUSH_PROMISE, END_HEADERS, 2, bytes(4) + OK_HEAD),
     "zeros": bytes(2_000_000),
 }
 ODD_BUT_ALLOWED: dict[str, bytes] = {
@@ -113,6 +119,17 @@ ODD_BUT_ALLOWED: dict[str, bytes] = {
     + (BODY + TRAILERS),
     "undefined flags": HEAD + frame(0, 0x72, 1, framed(b"hi")) + TRAILERS,
     "unknown setting": frames.settings({0xFFFF: 1, 4: 0}) + HEAD + BODY + TRAILERS,
+    # Messages say their own length, so the one of the body is not looked at, and does not travel.
+    "body longer than announced": head(*FINE, (b"content-length", b"3")) + BODY + TRAILERS,
+    "body shorter than announced": head(*FINE, (b"content-length", b"30")) + BODY + TRAILERS,
+    "extended CONNECT": frames.settings({8: 1}) + HEAD + BODY + TRAILERS,
+    "no room for another call": frames.settings({3: 0}) + HEAD + BODY + TRAILERS,
+    "window that falls and rises": frames.settings({4: 0, 1: 0})
+    + (frames.settings({4: 2**31 - 1}) + frames.settings({4: 1}) + HEAD + BODY + TRAILERS),
+    "interim answers": head((b":status", b"100"))
+    + head((b":status", b"103")) * 5
+    + (HEAD + BODY + TRAILERS),
+    "goodbye that grows": frames.goaway(1, 0) + frames.goaway(99, 0) + HEAD + BODY + TRAILERS,
     "reset behind its end": HEAD + BODY + TRAILERS + frames.rst_stream(1, 0),
     "goaway around its answer": frames.goaway(1, 0) + HEAD + BODY + frames.goaway(1, 0) + TRAILERS,
 }
