@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import platform
 import re
+import sysconfig
 from pathlib import Path
 
 import pytest
 
 from tei_manager.bench.about import about
 from tei_manager.bench.cases import cases
+from tei_manager.bench.interpreter import interpreter
 from tei_manager.bench.report import NOTE, chart, markdown_page, page, table
 from tei_manager.bench.results import ADDED, DIRECT, OURS, TOOK, Overheads
 
@@ -69,3 +71,23 @@ def test_what_is_told_of_the_machine_has_no_name_and_no_path() -> None:
         assert private not in told.split()
         assert not private.startswith("/") or private not in told
     assert f"Python {platform.python_version()}" in told
+
+
+def test_it_is_told_which_build_of_python_ran_and_how_fast_it_is() -> None:
+    told = about("command")["interpreter"]
+    assert told.startswith(f"{platform.python_implementation()}, {platform.python_compiler()}, ")
+    assert " ".join(platform.python_build()) in told
+    step = re.search(r"([\d.]+) ns for a step", told)
+    assert step is not None
+    assert 1 < float(step[1]) < 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [("'--enable-optimizations' '--with-lto'", "--enable-optimizations,"), (None, "none,")],
+)
+def test_an_optimised_build_is_known_by_what_it_was_configured_with(
+    arguments: str | None, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda name: arguments)
+    assert f"optimisations told of: {told}" in interpreter()

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import tei_manager
+from tei_manager.bench.interpreter import interpreter
 
 
 def about(command: str, versions: str = "") -> dict[str, str]:
@@ -25,6 +26,7 @@ def about(command: str, versions: str = "") -> dict[str, str]:
         "taken": datetime.now(UTC).date().isoformat(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {_model()}",
         "versions": ", ".join(filter(None, (own, libraries, versions))),
+        "interpreter": interpreter(),
     }
 
 
