@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -21,7 +22,7 @@ class BothServices:
     """Counts messages by way and method, and knows the one instance `NAME`."""
 
     def __init__(self) -> None:
-        self.port = 0
+        self.port = self.tls_port = 0
         self.seen: Counter[str] = Counter()
         self.empty = False
 
@@ -61,14 +62,20 @@ class _Multiplexer(_Methods, mux_grpc.TeiMultiplexerServicer): ...
 
 
 @contextmanager
-def both_services() -> Iterator[BothServices]:
-    """The server, on a port of its own; stopped at the end."""
+def both_services(
+    credentials: grpc.ServerCredentials | None = None, unix: Path | None = None
+) -> Iterator[BothServices]:
+    """The server, on a port of its own, on one with TLS and on a Unix socket if asked for."""
     services = BothServices()
     with ThreadPoolExecutor(4) as pool:
         server = grpc.server(pool)
         tei_pb2_grpc.add_EmbedServicer_to_server(_Instance(services), server)
         mux_grpc.add_TeiMultiplexerServicer_to_server(_Multiplexer(services), server)
         services.port = server.add_insecure_port("127.0.0.1:0")
+        if credentials:
+            services.tls_port = server.add_secure_port("localhost:0", credentials)
+        if unix:
+            server.add_insecure_port(f"unix:{unix}")
         server.start()
         yield services
         server.stop(None).wait(10)

@@ -35,16 +35,27 @@ class Path:
 
     Args:
         name: What it is called in results.
-        address: ``HOST:PORT`` that is called.
+        address: ``HOST:PORT`` that is called, or ``unix:PATH``.
         instance: Name that a multiplexer there routes by; None where there is no multiplexer.
+        credentials: For TLS; None for a plain connection.
 
     Ownership:
         `close`, or leaving it as a context, ends the connection.
     """
 
-    def __init__(self, name: str, address: str, instance: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        instance: str | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
         self.name, self._address, self._instance = name, address, instance
-        self._channel = grpc.insecure_channel(address, _OPTIONS)
+        self._channel = (
+            grpc.secure_channel(address, credentials, _OPTIONS)
+            if credentials
+            else grpc.insecure_channel(address, _OPTIONS)
+        )
         stub: Any = (mux_grpc.TeiMultiplexerStub if instance else tei_pb2_grpc.EmbedStub)(
             self._channel
         )

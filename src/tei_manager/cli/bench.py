@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from tei_manager.bench.cases import Group
-from tei_manager.cli.embed import default_target
+from tei_manager.cli.embed import Target, default_target, reach
 
 
 def bench(
     direct: Annotated[str, typer.Option(metavar="HOST:PORT", help="The instance itself.")],
     instance: Annotated[str, typer.Option("--instance", "-i", help="Its name.")],
     group: Annotated[Group | None, typer.Argument(help="Cases; all if left out.")] = None,
-    target: Annotated[str, typer.Option(help="HOST:PORT of the multiplexer.")] = default_target(),
+    target: Target = default_target(),
     calls: Annotated[
         int, typer.Option(min=1, help="Of each case and way, in each of ten rounds.")
     ] = 20,
@@ -30,8 +30,15 @@ def bench(
     from tei_manager.bench.results import DIRECT, OURS, Overheads
     from tei_manager.bench.terminal import deliver, watched
 
-    shown = f"tei-manager bench --direct HOST:PORT --instance NAME --calls {calls}"
+    address, credentials = reach(target)
+    shown = f"tei-manager bench --direct HOST:PORT --instance NAME{_door(target)} --calls {calls}"
     results = Overheads(about(f"{shown} {group}" if group else shown))
-    with Way(DIRECT, direct) as straight, Way(OURS, target, instance) as through:
+    with Way(DIRECT, direct) as straight, Way(OURS, address, instance, credentials) as through:
         watched(results, cases(group), [straight, through], calls)
     deliver(results, json, markdown, html)
+
+
+def _door(target: str) -> str:
+    """Return how the multiplexer was reached, with no address of this machine in it."""
+    doors = {"https://": " --target https://HOST:PORT", "unix:": " --target unix:PATH"}
+    return next((shown for start, shown in doors.items() if target.startswith(start)), "")

@@ -15,7 +15,17 @@ from tei_manager.cli.control import NOT_FOUND, UNREACHABLE, AsJson, fail, first_
 from tei_manager.cli.trust import trust
 
 if TYPE_CHECKING:
+    import grpc
+
     from tei_manager.client import Client
+
+Target = Annotated[
+    str,
+    typer.Option(
+        envvar="TEI_MANAGER_GRPC",
+        help="HOST:PORT of the multiplexer, https://HOST:PORT with TLS, or unix:PATH.",
+    ),
+]
 
 # Numbers of a vector that are shown; a look, not a listing.
 _SHOWN = 6
@@ -27,16 +37,20 @@ def default_target() -> str:
     return f"{host}:{os.environ.get('TEI_MANAGER_GRPC_PORT', '9001')}"
 
 
+def reach(target: str) -> tuple[str, grpc.ChannelCredentials | None]:
+    """Return a `Target` as gRPC wants it, and what TLS needs; ``None`` where there is none.
+
+    Raises:
+        CertificateRefused: A file of the command's flags cannot be read.
+    """
+    address = target.removeprefix("https://")
+    return address, trust().credentials() if address != target else None
+
+
 def embed(
     texts: Annotated[list[str], typer.Argument(metavar="TEXT...", help="What to embed.")],
     instance: Annotated[str, typer.Option("--instance", "-i", help="Name of the instance.")],
-    target: Annotated[
-        str,
-        typer.Option(
-            envvar="TEI_MANAGER_GRPC",
-            help="HOST:PORT of the multiplexer, https://HOST:PORT with TLS, or unix:PATH.",
-        ),
-    ] = default_target(),
+    target: Target = default_target(),
     token_file: Annotated[
         Path | None,
         typer.Option(
@@ -52,8 +66,7 @@ def embed(
 
     from tei_manager.client import Client
 
-    address = target.removeprefix("https://")
-    credentials = trust().credentials() if address != target else None
+    address, credentials = reach(target)
     token = first_token(token_file) if token_file else ""
     with Client(address, timeout, credentials, token) as client:
         try:
