@@ -37,8 +37,9 @@ def test_bars_are_as_long_as_their_values_and_stay_inside(values: list[float]) -
 
 
 def test_an_interval_is_a_line_from_its_low_to_its_high_end() -> None:
-    (interval,) = polylines(bars("t", "µs", {"row": {"ours": Bar(50, 25, 100)}}))
+    legend, interval = polylines(bars("t", "µs", {"row": {"ours": Bar(50, 25, 100)}}))
     length = WIDTH - LEFT - RIGHT
+    assert max(x for x, _ in legend) < WIDTH
     assert [x for x, _ in interval] == pytest.approx([LEFT + length / 4, LEFT + length])
 
 
@@ -57,13 +58,30 @@ def test_lines_stay_within_their_axes_and_keep_the_order_of_values(
     assert len(drawn) == len(points)
     for (x, y), (left, top) in zip(points, drawn, strict=True):
         assert LEFT - 0.2 <= left <= WIDTH - RIGHT + 0.2
-        assert 61 <= top <= 291
+        assert 77 <= top <= 307
         assert all(
             left <= other + 0.1 for (a, _), (other, _) in zip(points, drawn, strict=True) if x <= a
         )
         assert all(
             top >= other - 0.1 for (_, b), (_, other) in zip(points, drawn, strict=True) if y <= b
         )
+
+
+def test_a_chart_without_intervals_has_none_in_its_legend() -> None:
+    assert "interval of" not in bars("t", "µs", {"row": {"ours": Bar(5, 5, 5)}})
+
+
+def test_the_unit_stands_apart_from_the_highest_mark() -> None:
+    chart = ElementTree.fromstring(lines("t", ("x", "ms"), {"ours": [(0, 0), (1, 100)]}))
+    at = {each.text: float(each.get("y") or "") for each in chart.iter(f"{SVG}text")}
+    assert at["100"] - at["ms"] >= 16
+
+
+def test_everything_that_is_drawn_is_seen_on_dark_paper_too() -> None:
+    chart = lines("t", ("x", "y"), {"ours": [(0, 0), (1, 1)]})
+    dark = chart.partition("prefers-color-scheme:dark")[2].partition("</style>")[0]
+    assert all(part in dark for part in ("text{", ".paper{", ".interval{", ".grid{"))
+    assert 'fill="#fff"' not in chart
 
 
 def test_the_same_figures_give_the_same_octets() -> None:

@@ -153,7 +153,8 @@ def html_page(title: str, cells: Cells, charts: list[str], note: str, about: dic
 
 
 _STYLE = (
+    ":root{color-scheme:light dark}@media(prefers-color-scheme:dark){body{background:#0d1117}}"
     "body{font:14px system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em}"
     "table{border-collapse:collapse}td,th{padding:.3em .7em;text-align:right;"
-    "border-bottom:1px solid #ddd}td:first-child{text-align:left}"
+    "border-bottom:1px solid #8885}td:first-child{text-align:left}"
 )

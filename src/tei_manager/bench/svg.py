@@ -17,7 +17,12 @@ ROW, BAR, GAP = 18, 12, 12
 """Height of a bar with its distance to the next, of the bar itself, and between groups, in px."""
 
 COLOURS = ("#2563eb", "#d97706", "#9ca3af", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#4b5563")
-_STYLE = "text{font:12px system-ui,sans-serif;fill:#111}.t{font-weight:600;font-size:14px}"
+_STYLE = (
+    "text{font:12px system-ui,sans-serif;fill:#111}.t{font-weight:600;font-size:14px}"
+    ".paper{fill:#fff}.interval{stroke:#111}.grid{stroke:#e5e7eb}"
+    "@media(prefers-color-scheme:dark){text{fill:#e5e7eb}.paper{fill:#0d1117}"
+    ".interval{stroke:#f9fafb}.grid{stroke:#30363d}}"
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ def bars(title: str, unit: str, rows: Mapping[str, Mapping[str, Bar]]) -> str:
     names = list(next(iter(rows.values())))
     most = max(bar.high for row in rows.values() for bar in row.values())
     scale = (WIDTH - LEFT - RIGHT) / max(most, 1e-9)
-    parts, top = _heading(title, names), 62
+    intervals = any(bar.low != bar.high for row in rows.values() for bar in row.values())
+    parts, top = _heading(title, names, intervals), 62
     for label, row in rows.items():
         middle = top + len(row) * ROW / 2 + 3
         parts.append(_text(LEFT - 8, middle, label, "end"))
@@ -62,7 +68,7 @@ def _bar(bar: Bar, top: float, scale: float, unit: str, colour: str) -> list[str
         _text(max(LEFT + width, high) + 6, middle + 4, label, "start"),
     ]
     if bar.low != bar.high:
-        parts.append(_line([(low, middle), (high, middle)], "#111", 1))
+        parts.append(_line([(low, middle), (high, middle)], 'class="interval"'))
     return parts
 
 
@@ -80,7 +86,7 @@ def lines(
         series: Points by what they stand for.
         logarithmic: Whether each axis is; its values must then be above 0.
     """
-    height, top, bottom = 340, 62, 290
+    height, top, bottom = 356, 78, 306
     across = _axis([x for points in series.values() for x, _ in points], logarithmic[0])
     up = _axis([y for points in series.values() for _, y in points], logarithmic[1], zero=True)
 
@@ -91,9 +97,10 @@ def lines(
     parts = _heading(title, list(series))
     parts += _ticks(across, up, place)
     for colour, points in zip(COLOURS, series.values(), strict=False):
-        parts.append(_line([place(point) for point in points], colour, 2))
+        way = [place(point) for point in points]
+        parts.append(_line(way, f'stroke="{colour}" stroke-width="2"'))
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, height - 10, axes[0], "middle"))
-    parts.append(_text(LEFT, top - 8, axes[1], "end"))
+    parts.append(_text(LEFT - 8, top - 14, axes[1], "end"))
     return _svg(parts, height)
 
 
@@ -132,18 +139,21 @@ def _ticks(across: _Axis, up: _Axis, place: Callable[[Point], Point]) -> list[st
         parts.append(_text(x, y + 18, f"{mark:,.10g}", "middle"))
     for mark in up.marks:
         left, right = place((across.marks[0], mark)), place((across.marks[-1], mark))
-        parts.append(_line([left, right], "#e5e7eb", 1))
+        parts.append(_line([left, right], 'class="grid"'))
         parts.append(_text(LEFT - 8, left[1] + 4, f"{mark:,.10g}", "end"))
     return parts
 
 
-def _heading(title: str, names: list[str]) -> list[str]:
+def _heading(title: str, names: list[str], intervals: bool = False) -> list[str]:
     parts = [f'<text class="t" x="12" y="22">{escape(title)}</text>']
     left = 12.0
     for colour, name in zip(COLOURS, names, strict=False):
         parts.append(f'<rect x="{left:g}" y="34" width="10" height="10" fill="{colour}"/>')
         parts.append(_text(left + 15, 43, name, "start"))
         left += 40 + 6.5 * len(name)
+    if intervals:
+        parts.append(_line([(left, 39), (left + 16, 39)], 'class="interval"'))
+        parts.append(_text(left + 21, 43, "interval of the median", "start"))
     return parts
 
 
@@ -151,9 +161,9 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _line(points: Sequence[Point], colour: str, width: int) -> str:
+def _line(points: Sequence[Point], look: str) -> str:
     at = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    return f'<polyline points="{at}" fill="none" stroke="{colour}" stroke-width="{width}"/>'
+    return f'<polyline points="{at}" fill="none" {look}/>'
 
 
 def _svg(parts: list[str], height: float) -> str:
@@ -162,4 +172,4 @@ def _svg(parts: list[str], height: float) -> str:
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n{body}\n</svg>\n'
 
 
-_BACKGROUND = '<rect width="100%" height="100%" fill="#fff"/>'
+_BACKGROUND = '<rect class="paper" width="100%" height="100%"/>'
