@@ -198,7 +198,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     **{
         f"{name}: {kind}": (_text(name, content), name)
         for name in (
-            *("config.json", "1_Pooling/config.json", "modules.json"),
+            *("config.json", "tokenizer_config.json", "1_Pooling/config.json", "modules.json"),
             *("sentence_bert_config.json", "config_sentence_transformers.json"),
         )
         for kind, content in UNREADABLE.items()

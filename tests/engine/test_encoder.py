@@ -66,6 +66,29 @@ def test_half_precision_leaves_as_single(tmp_path: Path) -> None:
     assert output.tokens.tolist() == [[10], [20]]
 
 
+def _last_of_each(path: Path) -> Path:
+    """Write a graph that takes the last column for the text's, as one for padding on the left."""
+    rows = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "sequence"])
+    result = helper.make_tensor_value_info("sentence_embedding", TensorProto.FLOAT, ["batch", 1])
+    last = helper.make_tensor("last", TensorProto.INT64, [1], [-1])
+    nodes = [
+        helper.make_node("Gather", ["input_ids", "last"], ["chosen"], axis=1),
+        helper.make_node("Cast", ["chosen"], ["sentence_embedding"], to=TensorProto.FLOAT),
+    ]
+    graph = helper.make_graph(nodes, "published", [rows], [result], [last])
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
+    return path
+
+
+def test_a_graph_that_pools_for_padding_on_the_left_gets_none_at_all(tmp_path: Path) -> None:
+    path = _last_of_each(tmp_path / "m.onnx")
+    encoder = Encoder(path, Head.NONE, pad_id=7, threads=1, pads_left=True)
+    batch = [*BATCH, TokenIds([60, 70], [0, 0])]
+    texts = [output.text for output in encoder.run(batch)]
+    np.testing.assert_array_equal(texts, [[20], [50], [70]])
+
+
 @pytest.mark.parametrize(
     ("outputs", "head", "chosen"),
     [

@@ -62,6 +62,19 @@ def test_mpnet_positions_start_there_too_unlike_in_the_router(
     assert read_config(directory).max_positions == 512
 
 
+@pytest.mark.parametrize(
+    ("content", "left"),
+    [({}, False), ({"padding_side": "right"}, False), ({"padding_side": "left"}, True)],
+)
+def test_the_side_of_the_padding_is_the_tokenizers(
+    content: dict[str, str], left: bool, make_model: Callable[..., Any]
+) -> None:
+    directory, _, _ = make_model()
+    assert not read_config(directory).pads_left
+    _write(directory, "tokenizer_config.json", content)
+    assert read_config(directory).pads_left is left
+
+
 def test_prompts_are_read(make_model: Callable[..., Any]) -> None:
     directory, _, _ = make_model()
     _write(directory, "config_sentence_transformers.json", {"prompts": {"query": "q: "}})

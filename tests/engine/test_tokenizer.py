@@ -31,6 +31,21 @@ def test_truncation_keeps_special_tokens_and_cuts_the_end_that_was_asked_for(
     )
 
 
+def test_what_the_file_says_of_padding_and_truncation_has_no_effect(tmp_path: Path) -> None:
+    file = TOKENIZERS["bert"]()
+    file.save(str(tmp_path / "plain.json"))
+    file.enable_padding(direction="left", length=20)
+    file.enable_truncation(4, direction="left", stride=1)
+    file.save(str(tmp_path / "odd.json"))
+    plain, odd = (Tokenizer(tmp_path / f"{name}.json", 6) for name in ("plain", "odd"))
+    for cut, text in (
+        (None, "a b"),
+        (Direction.RIGHT, "a b c " * 9),
+        (Direction.LEFT, "a b c d e"),
+    ):
+        assert odd.encode("", text, cut) == plain.encode("", text, cut)
+
+
 def test_exactly_the_longest_input_is_allowed_and_one_more_is_not(tokenizer: Tokenizer) -> None:
     assert len(tokenizer.encode("", "a b c d e f", None)) == 8
     with pytest.raises(StatusError) as refusal:

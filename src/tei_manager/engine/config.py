@@ -42,6 +42,7 @@ class ModelConfig:
         max_positions: Most tokens that the model takes, special tokens counted.
         pad_id: The id that fills short rows of a batch; masked, so it changes no result.
         prompts: Texts that can be put before an input, by name.
+        pads_left: Whether the tokenizer's description wants short rows filled in front.
     """
 
     architecture: Mapping[str, Any]
@@ -51,6 +52,7 @@ class ModelConfig:
     max_positions: int
     pad_id: int
     prompts: Mapping[str, str]
+    pads_left: bool
 
     @property
     def head(self) -> Head:
@@ -82,6 +84,7 @@ def read_config(directory: Path, pooling: Pooling | None = None) -> ModelConfig:
         max_positions=_max_positions(directory, architecture),
         pad_id=_pad_id(architecture),
         prompts=_prompts(directory),
+        pads_left=_read_optional(directory, "tokenizer_config.json").get("padding_side") == "left",
     )
 
 

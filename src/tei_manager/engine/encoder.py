@@ -2,8 +2,13 @@
 
 Takes the graphs of `graph` and those that published repositories carry: inputs are given by the
 names and integer types that the graph asks for, and outputs are known by the names that exporters
-give them. What comes out is handed on for each text without its padding, so that nobody above can
-let a batch change an answer.
+give them. Rows are filled on the right, and what comes out is handed on for each text without its
+padding, so that nobody above can let a batch change an answer.
+
+A tokenizer may want its padding on the left. For the vectors of tokens that makes no difference
+here. A graph that pools them itself may take the last column for the text's, and would find padding
+there; filled on the left, one that counts positions by columns would count them wrong. Such a graph
+runs texts of one length at a time, without any padding.
 """
 
 from __future__ import annotations
@@ -76,13 +81,16 @@ class Encoder:
         head: Whether the encoder's own outputs are wanted or those of a head.
         pad_id: What fills short rows.
         threads: Cores that one call may use.
+        pads_left: Whether the model's tokenizer pads on the left.
 
     Raises:
         ModelUnusable: The file cannot be loaded, or asks for inputs or gives outputs that no
             encoder has.
     """
 
-    def __init__(self, path: Path, head: Head, pad_id: int, threads: int) -> None:
+    def __init__(
+        self, path: Path, head: Head, pad_id: int, threads: int, pads_left: bool = False
+    ) -> None:
         self._pad_id = pad_id
         try:
             self._session = ort.InferenceSession(
@@ -97,6 +105,7 @@ class Encoder:
         ]
         names = [entry.name for entry in self._session.get_outputs()]
         self._outputs = _choose_outputs(names, head, path)
+        self._one_length = pads_left and any(name in _TEXT_OUTPUTS for name in self._outputs)
 
     def run(self, batch: Sequence[TokenIds]) -> list[Output]:
         """Return what the model makes of each text.
@@ -107,6 +116,15 @@ class Encoder:
         Raises:
             Exception: Whatever the runtime raises when it cannot run the graph.
         """
+        if not self._one_length:
+            return self._run(batch)
+        outputs: dict[int, Output] = {}
+        for length in {len(text) for text in batch}:
+            rows = [row for row, text in enumerate(batch) if len(text) == length]
+            outputs |= zip(rows, self._run([batch[row] for row in rows]), strict=True)
+        return [outputs[row] for row in range(len(batch))]
+
+    def _run(self, batch: Sequence[TokenIds]) -> list[Output]:
         longest = max(map(len, batch))
         arrays = [(name, kind, make(self, batch, longest)) for name, kind, make in self._inputs]
         feed = {name: array.astype(kind, copy=False) for name, kind, array in arrays}

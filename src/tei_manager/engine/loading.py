@@ -53,7 +53,8 @@ def load(flags: Flags) -> LoadedModel:
     tokenizer = _tokenizer(directory, config, flags)
     dense = read_dense(directory, flags.dense_path)
     path = graph_file(directory, config.architecture, config.head, flags.dtype)
-    encoder = Encoder(path, config.head, config.pad_id, flags.intra_op_threads)
+    threads = flags.intra_op_threads
+    encoder = Encoder(path, config.head, config.pad_id, threads, config.pads_left)
     model = LoadedModel(config, tokenizer, encoder, dense, prompt)
     _warm(model)
     return model
