@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -82,3 +84,23 @@ def test_a_bad_request_gets_the_routers_words(
 def test_neither_calls_have_the_headers_of_a_model(stub: Any) -> None:
     _, call = stub.Tokenize.with_call(tei_pb2.EncodeRequest(inputs="a"))
     assert list(call.initial_metadata()) == []
+
+
+def test_a_text_that_the_tokenizer_cannot_read_gets_the_routers_words(
+    make_model: Callable[..., Any], start_engine: Callable[..., Any]
+) -> None:
+    directory = make_model().directory
+    file = directory / "tokenizer.json"
+    description = json.loads(file.read_text())
+    description["model"]["unk_token"] = "[NONE]"
+    file.write_text(json.dumps(description))
+    with grpc.insecure_channel(start_engine(directory).address) as channel:
+        stub: Any = tei_pb2_grpc.TokenizeStub(channel)
+        with pytest.raises(grpc.RpcError) as refusal:
+            stub.Tokenize(tei_pb2.EncodeRequest(inputs="unheard"))
+        error: Any = refusal.value
+        assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert error.details() == (
+            "tokenizer error WordPiece error: Missing [UNK] token from the vocabulary"
+        )
+        assert len(stub.Tokenize(tei_pb2.EncodeRequest(inputs="a b")).tokens) == 2
