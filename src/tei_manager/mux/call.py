@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     from tei_manager.mux.switch import Switch
 
 
+MESSAGE_COST = 8
+COMPRESSED_COST = 128
+"""What an odd message, and a frame of a compressed one, cost beside a frame of any kind, of which a
+connection acts on `wire.connection.MAX_FRAMES` in a turn: ten microseconds, and up to nine
+milliseconds, as four megabytes take to inflate."""
+
 SMALL_METADATA = 512
 """Octets of metadata that are not counted: twice what clients send with a trace and a token."""
 
@@ -277,6 +283,11 @@ class Call:
             self.connection.release_slot()
         elif not exchange.over:
             exchange.cancel()
+
+    def count_work(self, messages: int) -> None:
+        """Say what was done, so that others have their turn; ``messages`` are those that began."""
+        packed = self.head.encoding != b"identity"
+        self.connection.work += MESSAGE_COST * messages + (COMPRESSED_COST if packed else 0)
 
     def _hold_metadata(self, octets: int) -> None:
         """Count metadata that is kept while the call lasts; see `listener.MAX_METADATA`."""

@@ -26,6 +26,10 @@ MAX_UNREAD = 1 << 20
 """Octets of answers that may wait for a client that does not read them."""
 
 
+MESSAGE_COST = 8
+"""What a message costs beside a frame of any kind; see `mux.call`."""
+
+
 class LocalMethod(Protocol):
     """One call of a method that is served here."""
 
@@ -143,6 +147,7 @@ class LocalCall:
     def _read(self, data: bytes) -> list[bytes]:
         """Return the messages that are whole now, and count what is held of the next."""
         found = self._reader.feed(data)
+        self._connection.work += MESSAGE_COST * len(found)
         held = self._reader.held
         self.switch.pool.queued += held - self._held
         self._held = held

@@ -104,7 +104,7 @@ class Relay(Call):
                 max_message_bytes=self.switch.options.max_message_mb << 20,
                 encoding=self.head.encoding,
             )
-        held = reader.held
+        held, begun = reader.held, reader.messages
         try:
             for piece in reader.feed(data):
                 if isinstance(piece, Start):
@@ -115,6 +115,7 @@ class Relay(Call):
                     return
         finally:
             self.switch.pool.queued += reader.held - held
+            self.count_work(reader.messages - begun)
         if reader.held > held:
             self.switch.check_memory()
         if end:

@@ -124,7 +124,7 @@ class RerankStream(Call):
         super().finish(code)
 
     def _read(self, reader: RequestReader, data: bytes) -> None:
-        held = reader.held
+        held, begun = reader.held, reader.messages
         try:
             for piece in reader.feed(data):
                 if isinstance(piece, Start):
@@ -136,6 +136,7 @@ class RerankStream(Call):
                     return
         finally:
             self.switch.pool.queued += reader.held - held
+            self.count_work(reader.messages - begun)
         if reader.held > held:
             self.switch.check_memory()
 

@@ -103,6 +103,7 @@ class Connection(ControlHalf):
         self.slots = 0
         self.held_metadata = 0  # kept by whoever serves the calls, for its own limit
         self.backlog = False
+        self.work = 0  # what owners say that this turn's frames cost them beside one each
         self.recv_window = CONNECTION_WINDOW
         self._granted = CONNECTION_WINDOW  # window of the connection that the peer ever got
         self._rest = b""
@@ -176,7 +177,7 @@ class Connection(ControlHalf):
             pos = self._match_preface(data)
         end = len(data)
         left = MAX_FRAMES
-        self.backlog = False
+        self.backlog, self.work = False, 0
         while end - pos >= 9 and not self.closing:
             word, flags, stream_id = unpack_header(data, pos)
             stream_id &= LARGEST_STREAM_ID
@@ -185,7 +186,7 @@ class Connection(ControlHalf):
             stop = pos + 9 + (word >> 8)
             if stop > end:
                 break
-            if left <= 0:
+            if left <= self.work:
                 self.backlog = True
                 break
             kind = word & 0xFF
