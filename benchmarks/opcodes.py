@@ -17,6 +17,7 @@ Known flaws
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import random
 import sys
@@ -180,6 +181,8 @@ def _counting() -> Iterator[Counter[str]]:
         return on_opcode
 
     before = sys.gettrace()
+    if own := inspect.currentframe():
+        own.f_trace_opcodes = True  # or Python 3.12 reports none the first time
     sys.settrace(on_call)
     try:
         yield found
