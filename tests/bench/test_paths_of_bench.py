@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from both_services import NAME, BothServices, both_services
 
-from tei_manager.bench.cases import cases
+from tei_manager.bench.cases import Case, cases
 from tei_manager.bench.paths import BenchmarkFailed, Path
 
 
@@ -26,6 +26,13 @@ def test_a_case_makes_all_of_its_calls_over_either_way(server: BothServices, cas
         assert server.seen == {f"direct {method}": len(case.texts)}
         assert through.prepare(case)() > 0
     assert server.seen[f"through {method}"] == len(case.texts)
+
+
+@pytest.mark.parametrize("case", [cases()[0], cases()[4], cases()[-1]], ids=lambda case: case.kind)
+def test_a_token_goes_with_each_call(server: BothServices, case: Case) -> None:
+    with Path("through", server.address, NAME, token="a token") as path:
+        path.prepare(case)()
+    assert server.authorizations == ["Bearer a token"] * server.seen.total()
 
 
 def test_an_unknown_instance_is_a_sentence_with_the_status(server: BothServices) -> None:

@@ -19,11 +19,12 @@ _VECTOR = tei_pb2.EmbedResponse(embeddings=[0.6, 0.8])
 
 
 class BothServices:
-    """Counts messages by way and method, and knows the one instance `NAME`."""
+    """Counts messages by way and method, keeps tokens, and knows the one instance `NAME`."""
 
     def __init__(self) -> None:
         self.port = self.tls_port = 0
         self.seen: Counter[str] = Counter()
+        self.authorizations: list[str] = []
         self.empty = False
 
     @property
@@ -35,6 +36,8 @@ class BothServices:
         through = hasattr(request, "target")
         if through and request.target.instance_name != NAME:
             context.abort(grpc.StatusCode.NOT_FOUND, "Instance 'xxx' not found")
+        sent = dict(context.invocation_metadata()).get("authorization")
+        self.authorizations += [str(sent)] if sent else []
         self.seen[f"{'through' if through else 'direct'} {method}"] += 1
         return tei_pb2.EmbedResponse() if self.empty else _VECTOR
 

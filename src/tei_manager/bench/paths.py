@@ -38,6 +38,7 @@ class Path:
         address: ``HOST:PORT`` that is called, or ``unix:PATH``.
         instance: Name that a multiplexer there routes by; None where there is no multiplexer.
         credentials: For TLS; None for a plain connection.
+        token: Sent with each call, where a multiplexer asks for one.
 
     Ownership:
         `close`, or leaving it as a context, ends the connection.
@@ -49,8 +50,12 @@ class Path:
         address: str,
         instance: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        token: str = "",
     ) -> None:
         self.name, self._address, self._instance = name, address, instance
+        self._options: dict[str, Any] = {"timeout": TIMEOUT_SECONDS}
+        if token:
+            self._options["metadata"] = (("authorization", f"Bearer {token}"),)
         self._channel = (
             grpc.secure_channel(address, credentials, _OPTIONS)
             if credentials
@@ -106,14 +111,14 @@ class Path:
         return mux_pb2.EmbedRequest(target=target, request=inner)
 
     def _unary(self, requests: list[Any]) -> list[Any]:
-        return [self._embed(requests[0], timeout=TIMEOUT_SECONDS)]
+        return [self._embed(requests[0], **self._options)]
 
     def _concurrent(self, requests: list[Any]) -> list[Any]:
-        futures = [self._embed.future(request, timeout=TIMEOUT_SECONDS) for request in requests]
+        futures = [self._embed.future(request, **self._options) for request in requests]
         return [future.result() for future in futures]
 
     def _stream(self, requests: list[Any]) -> list[Any]:
-        return list(self._embed_stream(iter(requests), timeout=TIMEOUT_SECONDS))
+        return list(self._embed_stream(iter(requests), **self._options))
 
     def _why(self, error: Any) -> str:
         status = f"{error.details()} ({error.code().name})"

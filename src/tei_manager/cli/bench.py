@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from tei_manager.bench.cases import Group
-from tei_manager.cli.embed import Target, default_target, reach
+from tei_manager.cli.control import first_token
+from tei_manager.cli.embed import Target, TokenFile, default_target, reach
 
 
 def bench(
@@ -16,6 +17,7 @@ def bench(
     instance: Annotated[str, typer.Option("--instance", "-i", help="Its name.")],
     group: Annotated[Group | None, typer.Argument(help="Cases; all if left out.")] = None,
     target: Target = default_target(),
+    token_file: TokenFile = None,
     calls: Annotated[
         int, typer.Option(min=1, help="Of each case and way, in each of ten rounds.")
     ] = 20,
@@ -33,7 +35,9 @@ def bench(
     address, credentials = reach(target)
     shown = f"tei-manager bench --direct HOST:PORT --instance NAME{_door(target)} --calls {calls}"
     results = Overheads(about(f"{shown} {group}" if group else shown))
-    with Way(DIRECT, direct) as straight, Way(OURS, address, instance, credentials) as through:
+    token = first_token(token_file) if token_file else ""
+    way = Way(OURS, address, instance, credentials, token)
+    with Way(DIRECT, direct) as straight, way as through:
         watched(results, cases(group), [straight, through], calls)
     deliver(results, json, markdown, html)
 

@@ -27,6 +27,14 @@ Target = Annotated[
     ),
 ]
 
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="TEI_MANAGER_GRPC_TOKEN_FILE",
+        help="File with the multiplexer's token on its first line.",
+    ),
+]
+
 # Numbers of a vector that are shown; a look, not a listing.
 _SHOWN = 6
 
@@ -51,13 +59,7 @@ def embed(
     texts: Annotated[list[str], typer.Argument(metavar="TEXT...", help="What to embed.")],
     instance: Annotated[str, typer.Option("--instance", "-i", help="Name of the instance.")],
     target: Target = default_target(),
-    token_file: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="TEI_MANAGER_GRPC_TOKEN_FILE",
-            help="File with the multiplexer's token on its first line.",
-        ),
-    ] = None,
+    token_file: TokenFile = None,
     timeout: Annotated[float, typer.Option(help="Seconds for each text.")] = 30,
     as_json: AsJson = False,
 ) -> None:
