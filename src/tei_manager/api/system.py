@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastapi import APIRouter, Request, Response
 
 from tei_manager import __version__
@@ -31,15 +33,15 @@ async def health(request: Request, response: Response) -> HealthView:
     workers = manager.workers.serving
     if workers == 0:
         response.status_code = 503
-    view = HealthView(
-        status="healthy" if workers else "unavailable",
+    served: Literal["degraded", "healthy"] = "healthy"
+    if manager.registry.backlog.waits:
+        served = "degraded"
+    return HealthView(
+        status=served if workers else "unavailable",
         version=__version__,
         instances=InstanceCount(total=len(states), running=states.count(RouteState.RUNNING)),
         workers=workers,
     )
-    if workers and manager.registry.backlog.waits:
-        view.status = "degraded"
-    return view
 
 
 _EXAMPLE = 'tei_grpc_pool_requests_total{instance="bge-small",method="embed"} 42.0\n'
