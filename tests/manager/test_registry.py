@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import sqlite3
 from contextlib import AsyncExitStack
@@ -101,6 +102,16 @@ async def test_versions_of_route_tables_only_grow(tmp_path: Path) -> None:
         versions = [table["version"] for table in rig.tables()]
         assert versions == sorted(set(versions))
         assert rig.tables()[-1]["routes"] == []
+
+
+async def test_workers_get_no_table_that_they_have(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        await rig.create("a")
+        await rig.post("a", "stop")
+        await rig.post("a", "start")
+        await rig.api.delete("/instances/a")
+        contents = [{**table, "version": 0, "at": 0} for table in rig.tables()]
+        assert all(one != next_one for one, next_one in itertools.pairwise(contents))
 
 
 async def test_store_that_fails_makes_the_request_fail_and_changes_nothing(

@@ -33,7 +33,7 @@ from tei_manager.manager.store import Store
 from tei_manager.manager.supervisor import Supervisor
 from tei_manager.manager.workers import Workers
 from tei_manager.resolver import Resolver
-from tei_manager.routes import RouteTable
+from tei_manager.routes import Route, RouteTable
 from tei_manager.settings import AllowList, InstanceSpec, Settings
 from tei_manager.telemetry.exposition import InstanceFigures
 
@@ -87,6 +87,7 @@ class Registry:
         self._creating = asyncio.Lock()
         self._tasks: set[asyncio.Task[Supervisor]] = set()
         self._version = 0
+        self._published: tuple[list[Route], str] | None = None
         self._restored = False
         self._found: list[Supervisor] = []
         self._counted: dict[str, tuple[int, int]] = {}
@@ -276,17 +277,20 @@ class Registry:
         await self.announce()
 
     def publish(self) -> None:
-        """Send the workers a table of all routes as they are now.
+        """Send the workers a table of all routes as they are now, unless they have it.
 
         Before `restore` has ended no table is sent: a worker takes clients once it has one, and
         with half of the routes it would tell callers that the others do not exist.
         """
-        self._version += 1
         if not self._restored:
             return
         routes = [supervisor.route() for supervisor in self._supervisors.values()]
-        default = self.settings.grpc.default_instance
-        self.workers.publish(RouteTable(self._version, routes, default))
+        content = routes, self.settings.grpc.default_instance
+        if content == self._published:
+            return
+        self._published = content
+        self._version += 1
+        self.workers.publish(RouteTable(self._version, *content))
 
     async def announce(self) -> None:
         """Publish, and wait within a limit until every worker that serves has the table."""
