@@ -7,7 +7,7 @@ waited is in the file.
 
 Known flaw
     A manager that is killed while something waits forgets it. A process that it started meanwhile
-    is then not found again; the log has its number.
+    is then not found again, and has to be ended by hand.
 """
 
 from __future__ import annotations
