@@ -40,7 +40,6 @@ from tei_manager.telemetry.counters import BUCKETS
 
 pytestmark = pytest.mark.asyncio
 
-
 UNREAD_TABLES = 3000
 """Answers to so many, one packet each, are several times what a Unix socket holds."""
 

@@ -4,10 +4,6 @@ What somebody asks for is refused while it cannot be written down. What simply h
 the restart after it, cannot be refused: an instance is looked after all the same, and its record
 and history wait here. The log has one line when the first write fails and one when all that
 waited is in the file.
-
-Known flaw
-    A manager that is killed while something waits forgets it. A process that it started meanwhile
-    is then not found again, and has to be ended by hand.
 """
 
 from __future__ import annotations

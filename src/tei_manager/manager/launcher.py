@@ -178,7 +178,12 @@ def read_api_key(file: str | None) -> str:
 
 
 def launch(
-    program: Program, record: Record, known: frozenset[str], api_key: str, log: LogFile
+    program: Program,
+    record: Record,
+    known: frozenset[str],
+    api_key: str,
+    log: LogFile,
+    mark: Mapping[str, str],
 ) -> GroupProcess:
     """Start the process of an instance.
 
@@ -188,6 +193,7 @@ def launch(
         known: The flags that the program knows; empty if it does not tell.
         api_key: From `read_api_key`.
         log: Where its output goes.
+        mark: From `strays.mark`, for its environment.
 
     Raises:
         TeiManagerError: It could not be started.
@@ -195,7 +201,7 @@ def launch(
     Ownership:
         The process is the caller's to end.
     """
-    env = environment(record.spec, os.environ, api_key)
+    env = environment(record.spec, os.environ, api_key) | dict(mark)
     log.keep_within()
     flags = understood(arguments(record.spec, record.port, record.prometheus_port), known)
     return GroupProcess.start([*program.command, *flags], env, log)

@@ -12,6 +12,7 @@ from tei_manager.manager.logfile import LogFile
 from tei_manager.manager.probe import Probe
 from tei_manager.manager.process import GroupProcess
 from tei_manager.manager.registry import Registry
+from tei_manager.manager.strays import mark
 from tei_manager.settings import InstanceSpec
 
 # Between two questions whether it is ready; loading a model takes seconds.
@@ -45,7 +46,8 @@ async def try_model(registry: Registry, model_id: str) -> str:
         now = datetime.now(UTC)
         record = Record(spec, 0, now, port, metrics_port, Desired.RUNNING, Origin.API)
         program = registry.program(spec)
-        process = launch(program, record, await registry.flags.of(program), "", log)
+        known, ours = await registry.flags.of(program), mark(registry.store.path.parent)
+        process = launch(program, record, known, "", log, ours)
         try:
             return await _verdict(process, port, model_id, rules.startup_timeout_secs, log)
         finally:

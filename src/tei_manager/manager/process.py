@@ -9,8 +9,7 @@ of birth (`Runtime`) and goes on with them (`GroupProcess.adopt`); as it is not 
 exit code is unknown to it.
 
 Known flaws
-    A program that was started, but not yet written down when the manager was killed, is not found
-    again. The group of an adopted process is killed by its number after init has reaped the
+    The group of an adopted process is killed by its number after init has reaped the
     leader; if the group is empty, the number could be another's by then, which would take
     thousands of new processes within a millisecond.
 """
@@ -113,7 +112,7 @@ class GroupProcess:
     @classmethod
     def adopt(cls, runtime: Runtime | None) -> GroupProcess | None:
         """Return the process of an earlier manager, if it still runs and is the same."""
-        if runtime is None or not runtime.birth or _birth(runtime.pid) != runtime.birth:
+        if runtime is None or not runtime.birth or birth_of(runtime.pid) != runtime.birth:
             return None
         try:
             return cls(runtime.pid, None, runtime.started_at)
@@ -123,7 +122,7 @@ class GroupProcess:
     @classmethod
     def find(cls, pid: int) -> GroupProcess | None:
         """Return a process that somebody else started, by a number that the caller is sure of."""
-        return cls.adopt(Runtime(pid, _birth(pid), datetime.now(UTC), ""))
+        return cls.adopt(Runtime(pid, birth_of(pid), datetime.now(UTC), ""))
 
     @property
     def adopted(self) -> bool:
@@ -132,7 +131,7 @@ class GroupProcess:
 
     def runtime(self, kind: str) -> Runtime:
         """Return what the next manager needs in order to find the process again."""
-        return Runtime(self.pid, _birth(self.pid), self.started_at, kind)
+        return Runtime(self.pid, birth_of(self.pid), self.started_at, kind)
 
     async def wait(self) -> str:
         """Return in words how the program ended, once it has; its children are gone by then."""
@@ -218,7 +217,7 @@ def _exit_descriptor(pid: int) -> int:
         return os.dup(queue.fileno())
 
 
-def _birth(pid: int) -> str:
+def birth_of(pid: int) -> str:
     """Return when a process was born, as text to compare; empty for none, and for a zombie."""
     try:
         if sys.platform == "linux":

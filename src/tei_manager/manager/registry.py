@@ -30,6 +30,7 @@ from tei_manager.manager.launcher import (
 from tei_manager.manager.lifecycle import Backoff, Event
 from tei_manager.manager.process import GroupProcess
 from tei_manager.manager.store import Store
+from tei_manager.manager.strays import end_strays
 from tei_manager.manager.supervisor import Supervisor
 from tei_manager.manager.workers import Workers
 from tei_manager.resolver import Resolver
@@ -321,7 +322,9 @@ class Registry:
     async def _restore(self) -> None:
         wanted = {spec.name: spec for spec in self.settings.instance}
         back: list[Record] = []
-        for record in await self.store.records():
+        records = await self.store.records()
+        await end_strays(self.store.path.parent, records)
+        for record in records:
             spec = wanted.get(record.spec.name)
             if spec == record.spec and record.origin is Origin.API:
                 record = replace(record, origin=Origin.FILE)

@@ -45,6 +45,7 @@ from tei_manager.manager.lifecycle import (
 from tei_manager.manager.logfile import LogFile
 from tei_manager.manager.probe import Answer, Probe
 from tei_manager.manager.process import GroupProcess
+from tei_manager.manager.strays import mark
 from tei_manager.manager.watch import Rules, Watch
 from tei_manager.manager.world import World
 from tei_manager.routes import Route, RouteState
@@ -53,10 +54,8 @@ from tei_manager.settings import split_address
 log = logging.getLogger(__name__)
 
 _WANTED = {
-    Event.START: Desired.RUNNING,
-    Event.RESTART: Desired.RUNNING,
-    Event.STOP: Desired.STOPPED,
-    Event.DELETE: Desired.STOPPED,
+    **dict.fromkeys((Event.START, Event.RESTART), Desired.RUNNING),
+    **dict.fromkeys((Event.STOP, Event.DELETE), Desired.STOPPED),
 }
 
 
@@ -330,7 +329,8 @@ class Supervisor:
         known = await self._world.flags.of(program)
         await get_counted(self.record.spec.gpu_id)
         record = self._world.with_free_ports(self.record)
-        self._process = launch(program, record, known, self._api_key, self.log)
+        ours = mark(self._world.store.path.parent)
+        self._process = launch(program, record, known, self._api_key, self.log, ours)
         runtime = self._process.runtime(program.kind)
         await self._keep(replace(record, runtime=runtime))
         self._show(backend=program.kind, port=record.port, pid=runtime.pid,
