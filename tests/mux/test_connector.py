@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
@@ -18,6 +20,7 @@ from http2_peer import Peer, answer_all, connect, scripted
 from multiplexer import Multiplexer, embed, framed, multiplexer, path, table, until
 
 from tei_manager.mux import connector
+from tei_manager.mux.upstream import Upstream
 from tei_manager.routes import Route
 
 pytestmark = pytest.mark.asyncio
@@ -93,6 +96,32 @@ async def test_a_refused_port_answers_within_5_ms() -> None:
         took = [(await client.timed())[0] for _ in range(100)]
         assert sorted(took)[50] < 0.005
         await mux.settled()
+
+
+@pytest.mark.parametrize("listens", [False, True], ids=["refused", "silent"])
+async def test_attempts_that_fail_leave_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, listens: bool
+) -> None:
+    """Without a collection of garbage, which a worker makes seldom: it has few cycles."""
+    made: list[weakref.ref[Upstream]] = []
+
+    def attempt(*arguments: Any) -> Upstream:
+        upstream = Upstream(*arguments)
+        made.append(weakref.ref(upstream))
+        return upstream
+
+    monkeypatch.setattr(connector, "Upstream", attempt)
+    gc.disable()
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as held:
+            port = held.getsockname()[1] if listens else free_port()
+            mux = multiplexer(("a", port), connect_timeout_secs=0.1)
+            async with mux as switch, caller(switch) as client:
+                while len(made) < 4:
+                    assert (await client.call())[0] == 14
+                await until(lambda: all(each() is None for each in made[:3]))
+    finally:
+        gc.enable()
 
 
 async def test_an_instance_that_comes_back_serves_at_once() -> None:

@@ -19,6 +19,7 @@ from tei_manager.mux.exchange import Exchange
 from tei_manager.wire import frames
 from tei_manager.wire.answers import client_heads
 from tei_manager.wire.frames import ErrorCode
+from tei_manager.wire.handler import GONE
 from tei_manager.wire.stream import Stream
 
 if TYPE_CHECKING:
@@ -181,9 +182,12 @@ class Upstream(Endpoint):
             self.connection.emit(b"")
 
     def abort(self) -> None:
-        """Cut the connection; `lost` follows."""
+        """Cut the connection, and `lost` follows; or give up one that was never made."""
         if self.transport is not None:
             self.transport.abort()
+        else:
+            self.connection.closing = True
+            self.connection.handler = GONE  # or the two would keep each other
 
     def _go(self) -> None:
         """Tell the backend once that this connection takes no more calls."""
