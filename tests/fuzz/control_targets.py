@@ -48,6 +48,7 @@ class _Registry:
     """Looks at what it should make, and then has it already."""
 
     settings = Settings()
+    backlog = SimpleNamespace(waits=False)
 
     def statuses(self) -> list[Any]:
         return []
