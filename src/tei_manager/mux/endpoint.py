@@ -90,11 +90,10 @@ class Endpoint(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Act on what was read, and before that on what an earlier turn left over."""
         self.traffic.received += nbytes
-        data = _VIEW[:nbytes].tobytes()
         connection, switch = self.connection, self.switch
         switch.now = now = monotonic()
         try:
-            connection.receive(data, now)
+            connection.receive(_VIEW[:nbytes], now)
         except Exception:
             logger.exception("a bug in the switch ended a connection: %r", connection)
             connection.fail(ErrorCode.INTERNAL_ERROR, "internal error")

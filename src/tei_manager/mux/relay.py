@@ -24,6 +24,10 @@ class Relay(Call):
     def on_data(self, data: bytes, end: bool) -> None:
         """Cut the client's octets into messages and send them to the instance."""
         reader = self.reader
+        if reader is not None and not end and reader.passes(len(data)):
+            self.send(data, False)
+            self.credit_client(len(data))
+            return
         whole = run = None
         try:
             if (reader is None or reader.at_boundary) and self.head.encoding == b"identity":

@@ -133,8 +133,10 @@ class Connection(ControlHalf):
         grow = frames.window_update(0, CONNECTION_WINDOW - DEFAULT_WINDOW)
         self.emit(frames.settings(values) + grow)
 
-    def receive(self, data: bytes, now: float) -> None:
+    def receive(self, data: bytes | memoryview, now: float) -> None:
         """Act on the next octets from the peer; ``now`` is on the clock of the constructor.
+
+        A view is copied, so what it shows may change once this returns.
 
         After a protocol error ``closing`` is true, ``error`` says why, and nothing more is read.
         """
@@ -143,7 +145,7 @@ class Connection(ControlHalf):
             self.backlog = False
             return
         try:
-            self._rest = self._walk(self._rest + data if self._rest else data)
+            self._rest = self._walk(self._rest + data if self._rest else bytes(data))
         except ProtocolError as error:
             self._fail(error)
         except HpackError as error:

@@ -213,6 +213,19 @@ class RequestReader:
         """Octets held now."""
         return len(self._held)
 
+    def passes(self, octets: int) -> bool:
+        """Take so many octets without a look at them: the middle of a text that is cut through.
+
+        Returns:
+            Whether that is what they are, and all of them are to be forwarded; else `feed` them.
+        """
+        if self._state is not _State.CUT or not 0 < octets < self._left or self._lead:
+            return False
+        if self._scan is not None and not self._scan.passes(octets):
+            return False
+        self._left -= octets
+        return True
+
     def feed(self, data: bytes) -> Iterator[Start | bytes]:
         """Yield what these octets complete: a `Start` for each message, then what to forward.
 

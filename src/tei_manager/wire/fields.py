@@ -154,9 +154,7 @@ class VarintScan:
         Raises:
             MalformedMessage: There is no such field; offsets count from the message's start.
         """
-        if self._skip > len(piece):
-            self._skip -= len(piece)
-            self._offset += len(piece)
+        if self.passes(len(piece)):
             return None
         data = self._head + piece[self._skip :]
         self._offset += self._skip
@@ -177,6 +175,14 @@ class VarintScan:
         self._head = data[pos:]
         self._offset += min(pos, len(data))
         return None
+
+    def passes(self, octets: int) -> bool:
+        """Pass so many octets over if they lie inside a field, whatever they are."""
+        if self._skip <= octets:
+            return False
+        self._skip -= octets
+        self._offset += octets
+        return True
 
     def finish(self) -> None:
         """Hold the message to ending here.
