@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.overhead import BACKENDS, committed
 from benchmarks.pages import ROOT, pages
+from benchmarks.peers import PEERS
 from benchmarks.points import ROWS
 from benchmarks.results import FILE, Results
 from tei_manager.bench.cases import cases
@@ -32,7 +33,7 @@ def test_a_committed_run_of_overheads_is_a_full_one_and_names_its_command(backen
 
 def test_the_committed_run_is_a_full_one_beside_every_peer() -> None:
     results = Results.read(FILE)
-    assert set(results.proxies()) >= {OURS, "envoy", "haproxy", "nginx"}
+    assert set(results.proxies()) == set(PEERS)
     judged = [row for row in ROWS if row.goals]
     assert all(len(results.values(row, OURS)) == 10 for row in judged)
 
