@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _unpack_header = Struct(">I5s").unpack_from
 """A frame header as its length and type in one number, and its flags and stream in five octets."""
 
+SMALL = 8 << 10
+"""Octets of frames that are worth it: of larger ones no two are less than a frame together."""
+
 ALIKE = 8
 """Frames that are compared at once. If they differ, looking at them was for nothing, and a peer can
 make us do it for every second frame."""
@@ -40,14 +43,10 @@ def data_run(
     Returns:
         Where the run ends, and how many frames it has; (0, 0) if there is none.
     """
+    if not PREFIX_SIZE <= stop - start <= SMALL:
+        return 0, 0
     stream = connection.streams.get(stream_id)
-    if (
-        stream is None
-        or stream.remote_closed
-        or not stream.got_head
-        or stream.expected >= 0
-        or stop - start < PREFIX_SIZE
-    ):
+    if stream is None or stream.remote_closed or not stream.got_head or stream.expected >= 0:
         return 0, 0  # before anything behind it is looked at, or each frame would look at all
     # Of payloads with their headers, so payloads alone are less than a frame and than the window.
     bound = min(limit, start + DEFAULT_MAX_FRAME, start + stream.recv_window)
