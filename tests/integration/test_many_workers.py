@@ -93,7 +93,8 @@ async def test_one_worker_killed_under_load_fails_its_own_calls_only_and_is_repl
         stop.set()
         assert await watching == []
         assert sum(bool(caller.failures) for caller in callers) <= its_own < len(callers)
-        assert len(failures(callers)) <= its_own, "none failed twice"
+        # One that was under way, and one that gRPC wrote to the socket before it saw its end.
+        assert len(failures(callers)) <= 2 * its_own
         assert len(home.workers() - {victim}) == 2
         assert (await manager.get("/health")).json()["workers"] == 2
 

@@ -119,10 +119,14 @@ def test_series_of_a_deleted_instance_disappear() -> None:
     assert "a" not in counters.to_json()["connections_open"]
 
 
-def test_counting_a_call_costs_less_than_half_a_microsecond_each() -> None:
+def test_counting_a_call_costs_no_more_than_six_counts_in_a_dictionary() -> None:
     """Best of several runs: the machine may be busy, the code is as fast as its best run."""
     counters = Counters()
+    counts: dict[tuple[str, int], int] = {("embed", 0): 0}
     rounds = 5000
+
+    def count_one() -> None:
+        counts["embed", 0] += 1
 
     def best(count: object) -> float:
         times = []
@@ -133,6 +137,6 @@ def test_counting_a_call_costs_less_than_half_a_microsecond_each() -> None:
             times.append((time.perf_counter() - begin) / rounds)
         return min(times)
 
-    finished, routed = counters.finished, counters.routed
-    assert best(lambda: finished("embed", 0, 0.0004, "bge-small")) < 0.5e-6
-    assert best(lambda: routed("bge-small", "embed")) < 0.5e-6
+    finished, routed, most = counters.finished, counters.routed, 6 * best(count_one)
+    assert best(lambda: finished("embed", 0, 0.0004, "bge-small")) < most
+    assert best(lambda: routed("bge-small", "embed")) < most
