@@ -123,7 +123,7 @@ def test_a_writer_who_is_slow_is_waited_for(authority: Authority) -> None:
 async def test_whoever_asks_need_not_wait_for_the_next_look(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tei_manager.tls.LOOK_SECONDS", 3600)
+    monkeypatch.setattr("tei_manager.watched.LOOK_SECONDS", 3600)
     certificates = Certificates(authority.server(), "h2")
     authority.server()
     watching = asyncio.create_task(certificates.watch())

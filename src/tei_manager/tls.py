@@ -23,7 +23,6 @@ Known flaws
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import ssl
@@ -36,6 +35,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from tei_manager.errors import CertificateRefused
+from tei_manager.watched import Watched
 
 if TYPE_CHECKING:  # a worker does without the settings, and without what reads them
     from tei_manager.settings.sections import ApiSettings, GrpcSettings
@@ -44,9 +44,6 @@ logger = logging.getLogger(__name__)
 
 HANDSHAKE_SECONDS = 5.0
 """How long a hand-shake may take: as long as the preface and SETTINGS of HTTP/2 behind it."""
-
-LOOK_SECONDS = 1.0
-"""How often the files are looked at: three calls of stat(2), in a thread."""
 
 _Signature = tuple[tuple[int, int, int], ...]
 
@@ -99,7 +96,7 @@ class Tls:
         return tuple(filter(None, (self.cert_file, self.key_file, self.client_ca_file)))
 
 
-class Certificates:
+class Certificates(Watched):
     """The files of one port as they are in force.
 
     Args:
@@ -120,7 +117,7 @@ class Certificates:
         self.tls = tls
         self.reloads = {"taken": 0, "refused": 0}
         self._protocol = protocol
-        self._asked = asyncio.Event()
+        super().__init__()
         self._names = frozenset(map(_kind_and_name, tls.client_names))
         self._refused: tuple[_Signature, str] | None = None
         self._taken = _signature(tls.files)
@@ -129,19 +126,6 @@ class Certificates:
 
     def __repr__(self) -> str:
         return f"<Certificates: {self.tls.cert_file}, expires {_date(self.expires)}>"
-
-    async def watch(self) -> None:
-        """Look after the files until cancelled."""
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await self._asked.wait()
-            self._asked.clear()
-            await asyncio.to_thread(self.refresh)
-
-    def look_now(self) -> None:
-        """Let `watch` look at once."""
-        self._asked.set()
 
     def refresh(self) -> None:
         """Take up the files if they have changed; what cannot be used is logged once."""

@@ -5,15 +5,14 @@ Whoever has one of them may come in. Nothing of a token is ever shown.
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import logging
 import os
 import stat
-from contextlib import suppress
 from pathlib import Path
 
 from tei_manager.errors import LaunchFailed
+from tei_manager.watched import Watched
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +21,6 @@ MIN_LENGTH = 16
 
 MAX_LENGTH = 500
 """Of a token for the multiplexer, which keeps that much of a call's headers beside its metadata."""
-
-LOOK_SECONDS = 1.0
-"""How often a file is looked at where a look for each call would be too dear."""
 
 
 class TokenFile:
@@ -76,7 +72,7 @@ class TokenFile:
         return LaunchFailed(f"{self} {reason}")
 
 
-class Tokens:
+class Tokens(Watched):
     """The tokens of a port, taken up anew when their file changes.
 
     A file that cannot be used changes nothing: those that were good stay so, as calls must not
@@ -91,7 +87,7 @@ class Tokens:
 
     def __init__(self, file: TokenFile) -> None:
         self._file = file
-        self._asked = asyncio.Event()
+        super().__init__()
         self._refused = ""
         self._good = self._read()
 
@@ -101,19 +97,6 @@ class Tokens:
     def admits(self, authorization: bytes) -> bool:
         """Say whether a call with this value of its ``authorization`` may come in."""
         return is_known(bearer(authorization), self._good)
-
-    async def watch(self) -> None:
-        """Look after the file until cancelled."""
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await self._asked.wait()
-            self._asked.clear()
-            await asyncio.to_thread(self.refresh)
-
-    def look_now(self) -> None:
-        """Let `watch` look at once."""
-        self._asked.set()
 
     def refresh(self) -> None:
         """Take up the file if it has changed; what cannot be used is logged once."""

@@ -85,7 +85,7 @@ async def test_only_clients_of_the_ca_with_an_allowed_name_come_in(authority: Au
 async def test_five_rotations_while_it_is_asked_lose_no_answer(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tei_manager.tls.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("tei_manager.watched.LOOK_SECONDS", 0.01)
     statuses: list[int] = []
     over = asyncio.Event()
 

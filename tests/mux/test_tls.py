@@ -16,7 +16,6 @@ from fake_tei import fake_tei
 from http2_peer import Peer, connect
 from multiplexer import embed, framed, multiplexer, path, until
 
-from tei_manager import tls as tls_module
 from tei_manager.mux import endpoint
 from tei_manager.tls import Certificates
 from tei_manager.wire import frames
@@ -92,7 +91,7 @@ async def rotate(authority: Authority, certificates: Certificates, callers: list
 async def test_twenty_rotations_under_load_lose_no_call(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tls_module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("tei_manager.watched.LOOK_SECONDS", 0.01)
     async with (
         fake_tei() as tei,
         multiplexer(("a", tei.port), tls=authority.server()) as mux,

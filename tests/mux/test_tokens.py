@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from multiplexer import embed, framed, multiplexer, path, until
 from switchboard import Board, cut, feed, payload, request_block
 
-from tei_manager import tokens as tokens_module
 from tei_manager.errors import LaunchFailed
 from tei_manager.tokens import MAX_LENGTH, TokenFile, Tokens
 from tei_manager.wire import frames
@@ -203,7 +202,7 @@ async def test_indexed_token_counts_for_the_call_that_sends_it_and_for_no_other(
 async def test_new_token_is_taken_up_while_calls_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokens_module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("tei_manager.watched.LOOK_SECONDS", 0.01)
     tokens = Tokens(write(tmp_path, GOOD))
     async with fake_tei() as tei, multiplexer(("a", tei.port), tokens=tokens) as mux:
         call = mux.channel().unary_unary(path("Embed"))

@@ -98,8 +98,7 @@ class Endpoint(asyncio.BufferedProtocol):
             logger.exception("a bug in the switch ended a connection: %r", connection)
             connection.fail(ErrorCode.INTERNAL_ERROR, "internal error")
         switch.flush_soon()
-        alone = switch.counters.client_connections <= 1
-        if connection.backlog or (nbytes == READ_BUFFER and not alone):
+        if connection.backlog or (nbytes == READ_BUFFER and switch.counters.client_connections > 1):
             self._pause()
             switch.loop.call_soon(self._go_on)
 

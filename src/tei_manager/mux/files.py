@@ -7,12 +7,11 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from tei_manager.tls import Certificates
-from tei_manager.tokens import Tokens
+from tei_manager.watched import Watched
 
 
 @asynccontextmanager
-async def kept_fresh(*given: Certificates | Tokens | None) -> AsyncIterator[None]:
+async def kept_fresh(*given: Watched | None) -> AsyncIterator[None]:
     """Take up changed files while the body runs: soon after the change, or at SIGHUP."""
     loop = asyncio.get_running_loop()
     watched = [files for files in given if files is not None]

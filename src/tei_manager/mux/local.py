@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tei_manager.grpc.status import Code, StatusError
 from tei_manager.mux import health
+from tei_manager.mux.call import MESSAGE_COST
 from tei_manager.wire import messages
 from tei_manager.wire.connection import Connection
 from tei_manager.wire.headers import ANSWER, RequestHead, status_trailers
@@ -24,10 +25,6 @@ MAX_MESSAGE = 4 << 10
 
 MAX_UNREAD = 1 << 20
 """Octets of answers that may wait for a client that does not read them."""
-
-
-MESSAGE_COST = 8
-"""What a message costs beside a frame of any kind; see `mux.call`."""
 
 
 class LocalMethod(Protocol):
