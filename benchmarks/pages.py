@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import doors, growth, marks, opcodes, report
 from benchmarks.overhead import BACKENDS, committed
-from benchmarks.results import FILE, OF_DOORS, TWO_WORKERS, WHERE, WITH_TLS, Results
+from benchmarks.results import ELSEWHERE, FILE, OF_DOORS, TWO_WORKERS, WHERE, WITH_TLS, Results
 from tei_manager.bench.report import Cells, chart, described, markdown, medians, table
 from tei_manager.bench.results import Overheads
 
@@ -38,10 +38,11 @@ def _readme(overheads: Overheads) -> str:
 
 def _performance(overheads: dict[str, Overheads], growing: Results) -> str:
     page = report.updated(PERFORMANCE.read_text("utf-8"), Results.read(FILE))
-    paths = (TWO_WORKERS, WHERE, WITH_TLS, OF_DOORS)
-    two, parts, tls, ways = (Results.read(path) for path in paths)
+    paths = (ELSEWHERE, TWO_WORKERS, WHERE, WITH_TLS, OF_DOORS)
+    elsewhere, two, parts, tls, ways = (Results.read(path) for path in paths)
     _, counts = next(iter(opcodes.committed().items()))
     texts = {
+        "elsewhere": _described(report.figures(elsewhere), elsewhere.about),
         "workers-2": _described(report.figures(two), two.about),
         "tls": _described(report.figures(tls), tls.about),
         "doors": _described(doors.table(ways), ways.about),

@@ -18,6 +18,9 @@ from tei_manager.bench.results import DIRECT, OURS
 FILE = Path(__file__).parent / "results" / "switch.json"
 """The committed run, which docs/performance.md shows."""
 
+ELSEWHERE = FILE.with_name("switch-epyc.json")
+"""The same on another machine, with an earlier version and a plain build of Python."""
+
 WHERE = FILE.with_name("where.json")
 """The one that tells the kernel's part of the cost."""
 
