@@ -73,6 +73,19 @@ def test_any_cut_of_any_messages_is_counted_alike_and_no_faster_than_asked(
     assert whole.count == len(sizes)
 
 
+def test_one_message_of_many_is_counted_without_a_look_at_the_others() -> None:
+    """What is held is let through a message at a time, so that would be work by its square."""
+    looked: list[object] = []
+
+    class Held(bytearray):
+        def __getitem__(self, place: object) -> object:  # type: ignore[override]
+            looked.append(place)
+            return super().__getitem__(place)  # type: ignore[index]
+
+    assert MessageCounter().feed(Held(frame(b"ab") * 1000), 1) == 7
+    assert looked == []
+
+
 @given(st.binary(max_size=40), st.sampled_from([b"identity", b"gzip", b"br"]))
 def test_arbitrary_octets_end_in_messages_or_a_status(data: bytes, encoding: bytes) -> None:
     reader = MessageReader(1000, encoding)

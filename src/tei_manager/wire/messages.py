@@ -151,7 +151,7 @@ class MessageCounter:
         if not self._left and most > 0 and size >= PREFIX_SIZE and _length(data, 1)[0] == size - 5:
             self.count += 1  # nearly every chunk is one whole message
             return size
-        if not self._left and size > 3 * PREFIX_SIZE and 0 < (count := _alike(data, size)) <= most:
+        if not self._left and size > 3 * PREFIX_SIZE and (count := _alike(data, size, most)):
             self.count += count
             return size
         pos = self._end_of_prefix(data) if self._left < 0 else self._left
@@ -179,12 +179,16 @@ class MessageCounter:
         return missing + length
 
 
-def _alike(data: bytes | bytearray, size: int) -> int:
-    """Return how many messages the octets are if all are whole and say one length, else 0."""
+def _alike(data: bytes | bytearray, size: int, most: int) -> int:
+    """Return how many messages the octets are if all are whole and say one length, else 0.
+
+    More than ``most`` are not looked at: of what is held, one at a time is counted.
+    """
     step = PREFIX_SIZE + _length(data, 1)[0]
     count, rest = divmod(size, step)
     if (
         not rest
+        and count <= most
         and data[1::step] == data[1:2] * count
         and data[2::step] == data[2:3] * count
         and data[3::step] == data[3:4] * count
