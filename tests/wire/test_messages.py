@@ -80,7 +80,7 @@ def test_one_message_of_many_is_counted_without_a_look_at_the_others() -> None:
     class Held(bytearray):
         def __getitem__(self, place: object) -> object:  # type: ignore[override]
             looked.append(place)
-            return super().__getitem__(place)  # type: ignore[index]
+            return super().__getitem__(place)  # type: ignore[call-overload]
 
     assert MessageCounter().feed(Held(frame(b"ab") * 1000), 1) == 7
     assert looked == []
